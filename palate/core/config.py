@@ -1,0 +1,93 @@
+"""Typed settings: frozen; an unknown key is an error that names the nearest. What a model *is*, never how a run goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from palate.core.errors import ConfigError, nearest
+
+
+class Config(BaseModel):
+    """The one ancestor of every settings class. Defaults are the best known practice."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def configure(kind: type[C], settings: Mapping[str, Any] | None = None, where: str = "") -> C:
+    """Checked settings of ``kind``. ``settings`` may nest; keys may be dotted (``training.epochs``).
+
+    Raises ``ConfigError`` in one sentence: the key, the nearest valid key, or what the value should have been.
+    """
+    nested = nest(settings or {})
+    try:
+        return kind.model_validate(nested)
+    except ValidationError as failure:
+        raise ConfigError(_sentence(kind, failure, where or kind.__name__)) from None
+
+
+def override(config: C, settings: Mapping[str, Any], where: str = "") -> C:
+    """A copy of ``config`` with some keys changed, checked like ``configure``; what is not named stays."""
+    return configure(type(config), _merge(config.model_dump(), nest(settings)), where)
+
+
+def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"training.epochs": 5}`` → ``{"training": {"epochs": 5}}``."""
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        inside = nested
+        *parents, last = key.split(".")
+        for parent in parents:
+            inside = inside.setdefault(parent, {})
+            if not isinstance(inside, dict):
+                raise ConfigError(f"'{key}' is set inside '{parent}', which is already a plain value")
+        inside[last] = nest(value) if isinstance(value, Mapping) else value
+    return nested
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """``["width=64", "loss=gbce"]`` → a mapping; values are read as JSON where they are JSON, else as text."""
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"'{assignment}' is not a setting; write key=value, such as width=64")
+        try:
+            settings[key.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[key.strip()] = text.strip()
+    return settings
+
+
+def _merge(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _sentence(kind: type[BaseModel], failure: ValidationError, where: str) -> str:
+    problem = failure.errors()[0]
+    path = [str(step) for step in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        fields = _fields_at(kind, path[:-1])
+        return f"{where}: unknown setting '{key}'{nearest(path[-1], fields)}"
+    value = problem.get("input")
+    return f"{where}: setting '{key}' cannot be {value!r}: {problem['msg']}"
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    for step in path:
+        inner = kind.model_fields[step].annotation if step in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return list(kind.model_fields)

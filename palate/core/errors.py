@@ -1,0 +1,89 @@
+"""Every error a user can cause, in one tree. The command line prints the message as one line; anything else is a bug.
+
+PalateError
+├── DataError           a file, a row or a table cannot be used as it is
+├── ConfigError         a setting is unknown or has the wrong value
+├── LeakError           something would see data it must not see
+├── StoreError          a saved folder is damaged, foreign or missing
+├── UnknownIdError      an outside id that the dataset does not hold
+├── ComparisonError     these runs cannot be compared fairly
+├── TrainingError       the numbers of a training run went wrong
+├── DownloadError       a file could not be fetched whole
+└── MissingExtraError   an optional package is needed for this
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class PalateError(Exception):
+    """Something the user can mend; the message is one sentence that says how."""
+
+
+class DataError(PalateError):
+    """A file, row or table cannot be used. ``at`` builds the message that names file, line, column and value."""
+
+    @classmethod
+    def at(
+        cls,
+        path: str | Path,
+        expected: str,
+        *,
+        line: int | None = None,
+        column: str | None = None,
+        value: object = None,
+    ) -> DataError:
+        """The standard sentence: ``ratings.csv, line 7, column 'rating': found 'five', expected a number``."""
+        where = str(path)
+        if line is not None:
+            where += f", line {line}"
+        if column is not None:
+            where += f", column '{column}'"
+        found = "" if value is None else f"found {str(value)[:80]!r}, "
+        return cls(f"{where}: {found}expected {expected}")
+
+
+class ConfigError(PalateError):
+    """A setting is unknown or has a value that cannot be right."""
+
+
+class LeakError(PalateError):
+    """A model, a table or a split would see what it must predict."""
+
+
+class StoreError(PalateError):
+    """A saved folder is damaged, was not written by Palate, or is not there."""
+
+
+class UnknownIdError(PalateError):
+    """An outside id is not in the dataset."""
+
+
+class ComparisonError(PalateError):
+    """Two runs were not judged on the same questions."""
+
+
+class TrainingError(PalateError):
+    """A loss became NaN or infinite, or a checkpoint belongs to another fit."""
+
+
+class DownloadError(PalateError):
+    """A file could not be fetched whole, or its checksum is wrong."""
+
+
+class MissingExtraError(PalateError):
+    """An optional package is needed; the message names the command that installs it."""
+
+    @classmethod
+    def needing(cls, what: str, extra: str) -> MissingExtraError:
+        return cls(f"{what} needs an optional package: pip install 'palate[{extra}]'")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'dropout'?``, else the list of what is known."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"

@@ -1,0 +1,80 @@
+"""Abilities. A system has those it can honour and no other; callers ask with ``isinstance``.
+
+Higher scores are better and NaN means "cannot score this", everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.core.ragged import Ragged
+from palate.core.rankings import Rankings, pick, rank
+from palate.core.requests import Requests
+from palate.core.run import Run
+
+if TYPE_CHECKING:
+    from palate.core.config import Config
+    from palate.core.dataset import Dataset
+
+FloatArray = npt.NDArray[np.float32]
+
+Judge = Callable[["Recommender"], float]
+"""Looks at a system while it learns and says how good it is on validation; higher is better. A system under
+training sees this number and nothing else of the validation cases."""
+
+
+@runtime_checkable
+class Recommender(Protocol):
+    """Learns from a dataset, answers requests."""
+
+    config: Config
+
+    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
+        """Learn from ``train`` alone. A second ``fit`` forgets the first."""
+
+    def recommend(self, requests: Requests, k: int) -> Rankings:
+        """The best ``k`` items for each request, best first; never one that is left out."""
+
+    def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
+        """``[sum of C]`` a score for each candidate of each request, flat, row after row."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The system that was saved there."""
+
+
+@runtime_checkable
+class ScoresAll(Protocol):
+    """A system that scores the whole catalogue writes ``score_blocks``; answering follows from it.
+
+    Inherit from it to get ``recommend`` and ``score``.
+    """
+
+    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
+        """Scores ``[b, N]`` of consecutive requests, in order; the caller may overwrite a block."""
+        ...
+
+    def recommend(self, requests: Requests, k: int) -> Rankings:
+        """The best ``k`` items for each request, exact."""
+        return rank(self.score_blocks(requests), k, leave_out=requests.leave_out, candidates=requests.candidates)
+
+    def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
+        """``[sum of C]`` flat scores of the candidates; an item added after training scores NaN."""
+        return pick(self.score_blocks(requests), candidates)
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """A system that can go on learning from where it stands when the catalogue or the log has grown."""
+
+    def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
+        """Learn on from the present weights; rows of ``train`` begin with the rows of the earlier fit."""
+        ...

@@ -1,0 +1,35 @@
+"""Proof of what a saved folder has seen: its manifest names the interactions it was fitted on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from palate.core.dataset import Dataset
+from palate.core.errors import LeakError, StoreError
+from palate.core.store import NO_DATA, read_manifest
+
+UNVERIFIED = "unverified"
+
+
+def check_fitted_on(folder: str | Path, train: Dataset, *, allow_unverified: bool = False) -> str | None:
+    """Refuse vectors, codes, annotations or models that were fitted on other interactions than ``train``.
+
+    Returns the mark that every figure must carry (``unverified``, or None). A folder without a manifest is refused
+    with ``LeakError``, or marked when ``allow_unverified``.
+    """
+    folder = Path(folder)
+    try:
+        fitted_on = read_manifest(folder)["fitted_on"]
+    except StoreError as failure:
+        if allow_unverified:
+            return UNVERIFIED
+        raise LeakError(
+            f"{folder} does not say what it was fitted on ({failure}); make it again from the train part, "
+            f"or allow it and every figure will be marked '{UNVERIFIED}'"
+        ) from None
+    if fitted_on not in (NO_DATA, train.fingerprint):
+        raise LeakError(
+            f"{folder} was fitted on other interactions ({fitted_on[:12]}…) than this train part "
+            f"({train.fingerprint[:12]}…): it may have seen what it must predict; fit it again on this split"
+        )
+    return None

@@ -1,0 +1,49 @@
+"""What was measured: named numbers, each with its interval and the per-request values it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95 % interval. ``n`` users stand behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One run judged by one protocol.
+
+    cases     one row a (seed, case): ``seed``, ``case``, ``user_row``, ``target_row``, ``rank``, slice flags and a
+              column a metric; everything else is computed from it
+    metrics   ``recall@10`` → interval, over all cases
+    slices    slice name → the same metrics over that slice
+    beyond    figures that no single case has: coverage, novelty …
+    cost      ``fit_seconds``, ``peak_mb``, ``parameters`` …
+    marks     words every figure must carry: ``simulated``, ``unverified`` …
+    """
+
+    name: str
+    system: str
+    data: str
+    split: str
+    split_hash: str
+    protocol: str
+    pretrained: str
+    seeds: tuple[int, ...]
+    cases: pl.DataFrame
+    metrics: Mapping[str, Interval]
+    slices: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    beyond: Mapping[str, Interval] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()

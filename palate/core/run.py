@@ -1,0 +1,44 @@
+"""How one run goes: seed, device, precision, progress, budget, where to write. Never part of a model's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+
+class Progress(Protocol):
+    """Somebody who watches long work."""
+
+    def start(self, what: str, total: int | None) -> None:
+        """Work named ``what`` of ``total`` steps begins."""
+
+    def advance(self, steps: int = 1, **figures: float) -> None:
+        """``steps`` are done; ``figures`` such as ``loss=…`` are shown beside the bar."""
+
+    def finish(self) -> None:
+        """The work that ``start`` named is over."""
+
+
+class Silent:
+    """Nobody watches."""
+
+    def start(self, what: str, total: int | None) -> None: ...
+
+    def advance(self, steps: int = 1, **figures: float) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """seed: every random choice follows from it. folder: None writes nothing. max_steps: stop early, for checks."""
+
+    seed: int = 0
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    budget_seconds: float | None = None
+    max_steps: int | None = None
+    folder: Path | None = None
+    resume: bool = False
+    progress: Progress = field(default_factory=Silent)
