@@ -32,7 +32,9 @@ training sees this number and nothing else of the validation cases."""
 class Recommender(Protocol):
     """Learns from a dataset, answers requests."""
 
-    config: Config
+    @property
+    def config(self) -> Config:
+        """What the system is; never how a run goes."""
 
     def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
         """Learn from ``train`` alone. A second ``fit`` forgets the first."""

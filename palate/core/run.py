@@ -32,7 +32,8 @@ class Silent:
 
 @dataclass(frozen=True)
 class Run:
-    """seed: every random choice follows from it. folder: None writes nothing. max_steps: stop early, for checks."""
+    """seed: every random choice follows from it. folder: None writes nothing. max_steps: stop early, for checks.
+    checkpoint_seconds: work that a kill may cost."""
 
     seed: int = 0
     device: str = "cpu"
@@ -41,4 +42,5 @@ class Run:
     max_steps: int | None = None
     folder: Path | None = None
     resume: bool = False
+    checkpoint_seconds: float = 20.0
     progress: Progress = field(default_factory=Silent)

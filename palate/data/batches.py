@@ -1,0 +1,119 @@
+"""Tables → tensors: the one file where data becomes what a network reads. Sequences travel packed, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palate.core.dataset import Dataset
+from palate.core.ragged import Ragged
+from palate.core.requests import Requests
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceBatch:
+    """b histories of P events in all, packed one after another, longest first.
+
+    items       ``[P]`` item rows, oldest first within a history
+    lengths     ``[b]`` how many of them belong to each history
+    times       ``[P]`` int64 ms, or None where the data has no times
+    targets     ``[P]`` the item that came next, or None when nothing is to be learned
+    next_times  ``[P]`` when that next event happened (at serving: when the question is asked), or None
+    order       ``[b]`` which question each history is: histories are sorted by length
+    """
+
+    items: Tensor
+    lengths: Tensor
+    times: Tensor | None
+    targets: Tensor | None
+    next_times: Tensor | None
+    order: Tensor
+
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return SequenceBatch(
+            self.items.to(device), self.lengths, move(self.times), move(self.targets), move(self.next_times), self.order
+        )
+
+
+class SequenceBatches:
+    """Shuffled batches of training windows; a pure function of (seed, epoch), so a run can resume at any step.
+
+    A history of n events teaches its last n - 1 events, each from those before it. With ``windows="last"`` only the
+    last ``length`` of them; with ``"all"`` a longer history is cut, from its end, into windows of that length.
+    """
+
+    def __init__(
+        self, train: Dataset, *, length: int, batch_size: int, seed: int, windows: Literal["last", "all"] = "last"
+    ) -> None:
+        self.items = torch.from_numpy(train.item_rows.astype(np.int64))
+        self.times = None if train.times is None else torch.from_numpy(train.times.astype(np.int64))
+        histories = train.histories
+        taught = np.maximum(histories.lengths - 1, 0)
+        counts = np.minimum(taught, 1) if windows == "last" else -(-taught // length)
+        user = np.repeat(np.arange(len(histories)), counts)
+        nth = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+        stops = histories.stops[user] - 1 - nth * length
+        starts = np.maximum(histories.starts[user], stops - length)
+        self.windows = Ragged(train.item_rows, starts, stops)
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return -(-len(self.windows) // self.batch_size)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[SequenceBatch]:
+        """The batches of one epoch without the first ``skip``, in an order that depends on (seed, epoch) alone."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
+        for start in range(skip * self.batch_size, len(order), self.batch_size):
+            yield self._batch(order[start : start + self.batch_size])
+
+    def _batch(self, rows: np.ndarray) -> SequenceBatch:
+        rows = rows[np.argsort(-self.windows.lengths[rows], kind="stable")]
+        chosen = self.windows[rows]
+        here = torch.from_numpy(chosen.flat_positions())
+        return SequenceBatch(
+            items=self.items[here],
+            lengths=torch.from_numpy(chosen.lengths.astype(np.int64)),
+            times=None if self.times is None else self.times[here],
+            targets=self.items[here + 1],
+            next_times=None if self.times is None else self.times[here + 1],
+            order=torch.from_numpy(rows.astype(np.int64)),
+        )
+
+
+def asked_sequences(requests: Requests, *, length: int, n_items: int, batch_size: int) -> Iterator[SequenceBatch]:
+    """The histories of ``requests`` as batches to read, not to learn from; at most the last ``length`` events.
+
+    ``order`` gives the place of each history inside its batch, so that answers can be put back. The time of the
+    question stands after the last event; where it is unknown, the time of the last event does.
+    """
+    requests = requests.known(n_items)
+    for start in range(0, len(requests), batch_size):
+        asked = requests[start : start + batch_size]
+        recent = asked.histories.last(length)
+        order = np.argsort(-recent.lengths, kind="stable")
+        recent = recent[order]
+        lengths = recent.lengths
+        times = next_times = None
+        if asked.history_times is not None:
+            flat = asked.history_times[recent.flat_positions()].astype(np.int64)
+            after = np.concatenate([flat[1:], flat[-1:]])
+            ends = np.cumsum(lengths)[lengths > 0] - 1
+            after[ends] = flat[ends] if asked.times is None else asked.times[order][lengths > 0]
+            times, next_times = torch.from_numpy(flat), torch.from_numpy(after.astype(np.int64))
+        yield SequenceBatch(
+            items=torch.from_numpy(recent.flat().astype(np.int64)),
+            lengths=torch.from_numpy(lengths.astype(np.int64)),
+            times=times,
+            targets=None,
+            next_times=next_times,
+            order=torch.from_numpy(order.astype(np.int64)),
+        )

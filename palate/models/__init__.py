@@ -1,0 +1,1 @@
+"""Recommenders, a file a system; folders only for finding."""

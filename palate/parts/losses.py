@@ -1,0 +1,103 @@
+"""Losses of recommenders as plain functions of hidden states and item tables.
+
+Shapes: hidden ``[P, D]`` (one row a position to predict), table ``[N, D]``, targets ``[P]``, negatives ``[P, R]``
+(own for each position) or ``[R]`` (shared). Every loss is a mean over positions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LOGIT_BYTES = 8 * 2**20
+"""Logits alive at once in ``full_softmax``: about the share of a last-level cache that one job may have."""
+
+
+class _FullSoftmax(torch.autograd.Function):
+    """Cross entropy over all items; each chunk of logits lives only while its loss and gradients are taken."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+        p = len(hidden)
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden)
+        grad_table = torch.zeros_like(table)
+        grad_bias = None if bias is None else torch.zeros_like(bias)
+        for start in range(0, p, rows):
+            h, target = hidden[start : start + rows], targets[start : start + rows, None]
+            logits = h @ table.T if bias is None else torch.addmm(bias, h, table.T)
+            top = logits.amax(1, keepdim=True)
+            own = logits.gather(1, target).sub_(top)
+            logits.sub_(top).exp_()
+            total = logits.sum(1, keepdim=True)
+            loss += (total.log() - own).sum()
+            logits.mul_(total.mul_(p).reciprocal_())
+            logits.scatter_add_(1, target, logits.new_full(target.shape, -1 / p))
+            torch.mm(logits, table, out=grad_hidden[start : start + rows])
+            grad_table.addmm_(logits.T, h)
+            if grad_bias is not None:
+                grad_bias += logits.sum(0)
+        ctx.save_for_backward(grad_hidden, grad_table, grad_bias)
+        return loss / p
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_table, grad_bias = ctx.saved_tensors
+        scale = grads[0]
+        return grad_hidden * scale, grad_table * scale, None, None if grad_bias is None else grad_bias * scale, None
+
+
+def full_softmax(hidden: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``-log softmax(hidden · table)[target]``, mean, never holding ``[P, N]`` at once."""
+    rows = max(1, LOGIT_BYTES // (4 * len(table)))
+    return _FullSoftmax.apply(hidden, table, targets, bias, rows)  # type: ignore[no-untyped-call]
+
+
+def positive_and_negatives(hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores ``[P]`` of the targets and ``[P, R]`` of the negatives; a negative that is the target becomes -inf."""
+    positive = (hidden * table[targets]).sum(-1)
+    if negatives.dim() == 1:
+        scores = hidden @ table[negatives].T
+    else:
+        scores = torch.einsum("pd,prd->pr", hidden, table[negatives])
+    same = negatives == targets[:, None]
+    return positive, scores.masked_fill(same, -math.inf)
+
+
+def sampled_softmax(
+    positive: Tensor, negative: Tensor, log_q: tuple[Tensor, Tensor] | None = None, temperature: float = 1.0
+) -> Tensor:
+    """``-log softmax([s⁺, s⁻…] / temperature)[0]``. ``log_q``: log sampling probabilities of the target ``[P]`` and
+    of the negatives (broadcast to ``[P, R]``), subtracted so that frequent negatives are not punished twice."""
+    logits = torch.cat([positive[:, None], negative], dim=1) / temperature
+    if log_q is not None:
+        own, others = log_q
+        logits = logits - torch.cat([own[:, None], others.expand_as(negative)], dim=1)
+    return -F.log_softmax(logits, dim=1)[:, 0].mean()
+
+
+def binary_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
+    """``-log σ(s⁺) - Σ log(1 - σ(s⁻))``, mean over positions and the ``1 + R`` terms (SASRec 2018 with R = 1)."""
+    losses = -F.logsigmoid(positive) - F.logsigmoid(-negative).sum(1)
+    return losses.mean() / (1 + negative.shape[1])
+
+
+def gbce_beta(n_negatives: int, n_items: int, t: float) -> float:
+    """The exponent β of gSASRec (Petrov & Macdonald 2023): ``β = α(t(1 - 1/α) + 1/α)``, ``α = k / (N - 1)``."""
+    alpha = n_negatives / (n_items - 1)
+    return alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+
+
+def generalised_bce(positive: Tensor, negative: Tensor, beta: float) -> Tensor:
+    """gBCE: ``σ(s⁺)`` is raised to ``beta``; ``beta = 1`` is ``binary_cross_entropy``."""
+    losses = -beta * F.logsigmoid(positive) - F.logsigmoid(-negative).sum(1)
+    return losses.mean() / (1 + negative.shape[1])
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Bayesian personalised ranking (Rendle et al. 2009): ``-log σ(s⁺ - s⁻)``, mean."""
+    return -F.logsigmoid(positive[:, None] - negative).mean()

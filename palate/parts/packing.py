@@ -1,0 +1,119 @@
+"""Attention over packed sequences: linear layers see no padding, attention sees little.
+
+Sequences come longest first. They are cut into groups of similar length; each group is padded at the end to its own
+longest, so a causal mask alone keeps real events from seeing padding, and a group of equal lengths is a plain view.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring sequences: rows ``[row, row + b)``, tokens ``[start, stop)``, padded to ``[b, longest]``."""
+
+    row: int
+    b: int
+    start: int
+    stop: int
+    longest: int
+    slots: Tensor | None
+    """``[stop - start]`` the place of each token in the padded group; None when nothing is padded."""
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """The group's tokens of ``[P, ...]`` as ``[b, longest, ...]``, zeros at the end."""
+        tokens = packed[self.start : self.stop]
+        rest = tokens.shape[1:]
+        if self.slots is None:
+            return tokens.reshape(self.b, self.longest, *rest)
+        empty = tokens.new_zeros((self.b * self.longest, *rest))
+        return empty.index_copy(0, self.slots, tokens).view(self.b, self.longest, *rest)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """``[b, longest, ...]`` → ``[stop - start, ...]``."""
+        flat = padded.reshape(self.b * self.longest, *padded.shape[2:])
+        return flat if self.slots is None else flat[self.slots]
+
+
+class Packing:
+    """Where each sequence of a packed batch lies. ``lengths`` is ``[b]`` int64 on the CPU, longest first."""
+
+    def __init__(self, lengths: Tensor, device: torch.device | str = "cpu", *, waste: float = 0.7) -> None:
+        """A group ends where a sequence is shorter than ``waste`` times the group's longest."""
+        self.lengths = lengths
+        self.device = device
+        sizes = lengths.tolist()
+        if any(later > earlier for earlier, later in itertools.pairwise(sizes)):
+            raise ValueError("packed sequences must come longest first")
+        self.groups: list[Group] = []
+        row = start = 0
+        while row < len(sizes) and sizes[row] > 0:
+            longest, stop = sizes[row], start
+            end = row
+            exact = row + 1 < len(sizes) and sizes[row + 1] == longest
+            while end < len(sizes) and sizes[end] > 0 and (sizes[end] == longest or not exact):
+                if sizes[end] < waste * longest and end > row + 15:
+                    break
+                stop += sizes[end]
+                end += 1
+            self.groups.append(self._group(row, end, start, stop, longest))
+            row, start = end, stop
+
+    def _group(self, row: int, end: int, start: int, stop: int, longest: int) -> Group:
+        b = end - row
+        slots = None
+        if stop - start != b * longest:
+            lengths = self.lengths[row:end]
+            slots = self._within(lengths) + torch.repeat_interleave(torch.arange(b) * longest, lengths)
+            slots = slots.to(self.device)
+        return Group(row, b, start, stop, longest, slots)
+
+    @staticmethod
+    def _within(lengths: Tensor) -> Tensor:
+        ends = torch.cumsum(lengths, 0)
+        return torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - lengths, lengths)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """``[P]`` the place of each event in its own sequence, 0 = oldest."""
+        return self._within(self.lengths).to(self.device)
+
+    def places_from_end(self, length: int) -> Tensor:
+        """``[P]`` the place of each event where the newest of every sequence has place ``length - 1``."""
+        back = torch.repeat_interleave(length - self.lengths, self.lengths)
+        return self.positions + back.to(self.device)
+
+    @cached_property
+    def last(self) -> Tensor:
+        """``[b']`` where the newest event of each non-empty sequence lies."""
+        lengths = self.lengths[self.lengths > 0]
+        return (torch.cumsum(lengths, 0) - 1).to(self.device)
+
+    def apply(self, attend: Callable[..., Tensor], *packed: Tensor) -> Tensor:
+        """``attend(*padded tensors [b, T, ...], group)`` → ``[b, T, ...]``, group by group, packed again."""
+        done = [group.unpad(attend(*(group.pad(tensor) for tensor in packed), group)) for group in self.groups]
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool = True) -> Tensor:
+    """Softmax attention within each sequence: ``[P, H, d]`` three times → ``[P, H, d]``."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
+        mask = None
+        if not causal and group.slots is not None:
+            lengths = packing.lengths[group.row : group.row + group.b].to(q.device)
+            mask = (torch.arange(group.longest, device=q.device) < lengths[:, None])[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal
+        )
+        return mixed.transpose(1, 2)
+
+    return packing.apply(attend, q, k, v)
