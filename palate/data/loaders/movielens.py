@@ -1,0 +1,88 @@
+"""MovieLens, as GroupLens publishes it: 100K, 1M, the small and the large CSV editions.
+
+F. M. Harper and J. A. Konstan, *The MovieLens Datasets: History and Context*, TiiS 5(4), 2015. Columns were read in the
+README of each edition. Every rating is an event; ratings of one user that share a second keep the order of the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from palate.core.dataset import About
+from palate.data.delimited import Field, Layout, read_delimited
+from palate.data.reading import BadRows, Reading, Tables, about_with, find_file
+
+GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+"""The flags of ``u.item`` in order (``u.genre``). The first says that no genre is known, and is none itself."""
+
+_100K_ITEM = ("movie id", "movie title", "release date", "video release date", "IMDb URL", *GENRES)
+_LICENCE = "GroupLens research licence: no redistribution, no commercial use without permission"
+
+
+def ml_100k(folder: Path, reading: Reading) -> Tables:
+    """The 1998 edition: ``u.data`` (tabs), ``u.item`` (bars, ISO-8859-1, 19 genre flags), ``u.user`` (bars)."""
+    bad = BadRows(reading.skip_bad)
+    columns = ("user id", "item id", "rating", "timestamp")
+    ratings = read_delimited(
+        find_file(folder, "u.data"), _rating_fields(*columns), Layout("\t", columns, quoted=False), bad
+    )
+    flags = [Field(genre, genre, pl.Int64) for genre in GENRES]
+    bars = Layout("|", _100K_ITEM, quoted=False, encoding="iso-8859-1")
+    movies = read_delimited(
+        find_file(folder, "u.item"),
+        [
+            Field("movie id", "item", needed=True),
+            Field("movie title", "title"),
+            Field("release date", "released"),
+            *flags,
+        ],
+        bars,
+        bad,
+    )
+    genres = pl.concat_list([pl.when(pl.col(genre) == 1).then(pl.lit(genre)) for genre in GENRES[1:]]).list.drop_nulls()
+    movies = movies.with_columns(category=genres, year=pl.col("released").str.slice(-4).cast(pl.Int32, strict=False))
+    users = read_delimited(
+        find_file(folder, "u.user"),
+        [Field("user id", "user", needed=True), Field("age", "age", pl.Int64)]
+        + [Field(name, name) for name in ("gender", "occupation", "zip code")],
+        Layout("|", ("user id", "age", "gender", "occupation", "zip code"), quoted=False),
+        bad,
+    )
+    about = About(title="MovieLens 100K", source="https://grouplens.org/datasets/movielens/100k/", licence=_LICENCE)
+    return Tables(
+        _in_milliseconds(ratings), described(movies.drop(*GENRES, "released")), users, about=about_with(about, bad)
+    )
+
+
+def _rating_fields(user: str, item: str, rating: str, time: str) -> list[Field]:
+    return [
+        Field(user, "user", pl.Int64, needed=True),
+        Field(item, "item", pl.Int64, needed=True),
+        Field(rating, "rating", pl.Float64, needed=True),
+        Field(time, "time", pl.Int64, needed=True),
+    ]
+
+
+def _in_milliseconds(ratings: pl.DataFrame) -> pl.DataFrame:
+    return ratings.with_columns(pl.col("time") * 1000)
+
+
+def described(movies: pl.DataFrame) -> pl.DataFrame:
+    """Adds ``text``: the title, the genres, and the year where the title does not say it."""
+    genres = pl.col("category").list.join(", ")
+    year = pl.when(pl.col("year").is_null() | pl.col("title").str.contains(r"\(\d{4}\)")).then(pl.lit(""))
+    text = pl.concat_str(
+        pl.col("title"),
+        pl.when(genres.fill_null("") == "").then(pl.lit("")).otherwise(pl.concat_str(pl.lit(". "), genres)),
+        year.otherwise(pl.concat_str(pl.lit(". Released "), pl.col("year").cast(pl.String))),
+        pl.lit("."),
+        ignore_nulls=True,
+    )
+    return movies.with_columns(text=text).select(
+        "item", "title", "text", "category", pl.exclude("item", "title", "text", "category")
+    )
