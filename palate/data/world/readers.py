@@ -73,7 +73,7 @@ class Readers:
         parts = pl.DataFrame(
             {
                 "wish": pl.Series(_WISHES).gather(self.wording % len(_WISHES)),
-                "refusal": pl.Series(_REFUSALS).gather(self.wording % len(_REFUSALS)),
+                "refusal": pl.Series(_REFUSALS).gather(self.wording // len(_WISHES)),
                 "a": asked.gather(np.maximum(self.wants[:, 0], 0)),
                 "b": asked.gather(np.maximum(self.wants[:, 1], 0)),
                 "x": asked.gather(np.maximum(self.avoids, 0)),
