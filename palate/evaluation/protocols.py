@@ -1,0 +1,112 @@
+"""How systems are asked: what they may read, what may be answered, among which items the target must be found.
+
+A protocol is a frozen object, never a flag, and its sentence stands in every report. Runs under different protocols
+are not compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from palate.core.config import Config
+from palate.core.dataset import Dataset
+from palate.core.errors import ConfigError
+from palate.core.requests import Requests
+from palate.core.split import Cases
+from palate.evaluation.candidates import draw
+from palate.evaluation.metrics import metric
+
+History = Literal["all", "train"]
+"""``all``: everything before the target is asked and masked, so a test request holds the validation event.
+``train``: only what also taught; public figures of several libraries are made this way."""
+
+
+def _named(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ConfigError("a protocol needs at least one metric, such as ndcg@10")
+    return tuple(dict.fromkeys(metric(name).name for name in names))
+
+
+MetricNames = Annotated[tuple[str, ...], AfterValidator(_named)]
+
+MAIN = "ndcg@10"
+"""The metric that decides when only one is wanted."""
+
+
+class FullRanking(Config):
+    """The target among every item of the catalogue that may be answered: the default everywhere."""
+
+    kind: Literal["full-ranking"] = "full-ranking"
+    mask_history: bool = True
+    """What was met is never answered again; a target that was met is then a miss."""
+    history: History = "all"
+    metrics: MetricNames = ("recall@10", "ndcg@10", "mrr@10")
+    k: int = Field(default=10, ge=1)
+    """Length of the lists that are kept and of those that a searching system is asked for, at least."""
+
+    def __str__(self) -> str:
+        return f"full ranking, {_reading(self.history, self.mask_history)}"
+
+    def ask(self, cases: Cases, train: Dataset | None = None) -> Cases:
+        """The same cases as they are asked under this protocol."""
+        return _read(cases, self.history, self.mask_history, train)
+
+
+class Candidates(Config):
+    """The target among ``n`` drawn items that the user has not met: for papers that measure so, and only for them.
+
+    Drawn without replacement, for each case by itself: the draw follows from (seed, user, target, event) and does not
+    depend on the other cases or their order. ``popularity`` draws in proportion to the train events of an item.
+    """
+
+    kind: Literal["candidates"] = "candidates"
+    n: int = Field(default=100, ge=1)
+    seed: int = 0
+    drawn: Literal["uniform", "popularity"] = "uniform"
+    mask_history: bool = True
+    """Whether what was met counts as answered already; drawn items are never from the history in any case."""
+    history: History = "all"
+    metrics: MetricNames = ("recall@10", "ndcg@10", "mrr@10")
+    k: int = Field(default=10, ge=1)
+
+    def __str__(self) -> str:
+        how = "uniformly" if self.drawn == "uniform" else "in proportion to their train events"
+        return (
+            f"the target among {self.n} items the user has not met, drawn {how} without replacement (seed {self.seed}), "
+            f"{_reading(self.history, self.mask_history)}"
+        )
+
+    def ask(self, cases: Cases, train: Dataset | None = None) -> Cases:
+        """The same cases with their candidates: ``n`` drawn ones, or all there are when there are fewer, and the target."""
+        if train is None:
+            raise ConfigError("the candidates protocol draws from the catalogue: give it the train part")
+        asked = _read(cases, self.history, self.mask_history, train)
+        weights = train.item_counts.astype(np.float32) if self.drawn == "popularity" else None
+        candidates = draw(cases, n=self.n, n_items=train.n_items, seed=self.seed, weights=weights)
+        return replace(asked, requests=replace(asked.requests, candidates=candidates))
+
+
+Protocol = FullRanking | Candidates
+
+
+def _reading(history: str, mask_history: bool) -> str:
+    known = "everything before the target" if history == "all" else "the train part only"
+    return f"history: {known}, {'masked' if mask_history else 'not masked'}"
+
+
+def _read(cases: Cases, history: History, mask_history: bool, train: Dataset | None) -> Cases:
+    requests = cases.requests
+    if history == "train":
+        if train is None:
+            raise ConfigError('history="train" needs the train part')
+        if requests.user_rows is None:
+            raise ConfigError('history="train" needs cases that name their users')
+        taught = Requests.for_users(train, requests.user_rows)
+        requests = replace(requests, histories=taught.histories, history_times=taught.history_times)
+    if mask_history:
+        requests = requests.leaving_out_history()
+    return replace(cases, requests=requests)
