@@ -1,0 +1,114 @@
+"""``palate fit``: one system on one data set, with one seed or several, into a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How the data are read."""
+
+    positive: str | None = None
+    "Which events count, such as 'rating>=4' or 'kind=buy'."
+    min_count: int = 0
+    "Keep users and items with at least so many events, again and again until all have (k-core)."
+    skip_bad: int = 0
+    "Allow so many unreadable rows; they are listed."
+
+    def given(self) -> dict[str, object]:
+        """Only what was asked for, so that equal questions are written equally."""
+        return {key: value for key, value in vars(self).items() if value}
+
+
+def fit(
+    system: str,
+    /,
+    *,
+    data: str,
+    out: Path | None = None,
+    preset: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    split: str = "leave-one-out",
+    split_settings: Annotated[tuple[str, ...], Parameter(name="--split-set", negative="")] = (),
+    seeds: int = 1,
+    budget: float | None = None,
+    tune: int = 0,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
+    resume: bool = False,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    quiet: bool = False,
+    reading: ReadingOptions = ReadingOptions(),
+) -> None:
+    """Fit SYSTEM and write a run folder.
+
+    Parameters
+    ----------
+    system
+        A name from ``palate systems``.
+    data
+        A data set's name, such as ml-100k or world, or a path to a file or folder.
+    out
+        The run folder; runs/SYSTEM-DATA when not given.
+    preset
+        A named set of settings of the system.
+    settings
+        One setting as key=value; may be given often. Keys may be dotted: training.epochs=20.
+    split
+        The rule that says which events teach and which are asked.
+    split_settings
+        One setting of that rule as key=value.
+    seeds
+        Fit so many times, with seeds 0, 1, …; all stay inside the one run.
+    budget
+        Minutes that training may take, for each seed.
+    tune
+        Search so many settings on validation first.
+    start
+        An earlier run to continue, where the system can.
+    resume
+        Go on with a run that was interrupted, to the same numbers.
+    device
+        cpu, cuda, or auto.
+    precision
+        fp32, or bf16 where the machine is faster with it.
+    quiet
+        Show no progress.
+    """
+    from palate import experiment
+    from palate.cli.progress import watcher
+    from palate.core.config import parse_settings
+    from palate.core.run import Run
+    from palate.runs import FittedRun
+
+    plan = experiment.make_plan(
+        system, data, preset=preset, settings=parse_settings(settings), seeds=seeds, split=split,
+        split_settings=parse_settings(split_settings), reading=reading.given(),
+    )  # fmt: skip
+    out = out or Path("runs") / f"{system}-{Path(data).name or data}"
+    run = Run(
+        device=pick_device(device), precision=precision, resume=resume,
+        budget_seconds=None if budget is None else 60 * budget, progress=watcher(quiet=quiet),
+    )  # fmt: skip
+    fitted = experiment.fit(plan, out, run, tune=tune, start=None if start is None else FittedRun.open(start))
+    cost = fitted.facts["cost"]
+    print(
+        f"{fitted.row.title} on {data}: {len(plan.seeds)} seed{'s' if seeds > 1 else ''}, "
+        f"{cost['fit_seconds']:.1f} s each, {cost['parameters']:,} parameters → {out}\n"
+        f"next: palate evaluate {out}"
+    )
+
+
+def pick_device(asked: str) -> str:
+    """``auto`` → cuda where there is one."""
+    if asked != "auto":
+        return asked
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,125 @@
+"""``palate recommend``: what a fitted run would give a user, a history, or everybody."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from palate.ask import Asker
+    from palate.core.requests import Requests
+
+
+def recommend(
+    run: Path,
+    /,
+    *,
+    user: str | None = None,
+    history: str | None = None,
+    all_users: bool = False,
+    out: Path | None = None,
+    k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
+    why: bool = False,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Recommend with a fitted RUN: to one user, to a history, or to every user into a file.
+
+    Parameters
+    ----------
+    run
+        A run folder that palate fit wrote.
+    user
+        A user of the data the run was fitted on.
+    history
+        Items somebody met, oldest first, by id or exact title: a,b,c. Two commas stand for one inside a title.
+    all_users
+        Answer every user into --out F.parquet, a piece at a time.
+    out
+        The Parquet file for --all-users.
+    k
+        How many items for each.
+    why
+        Say which item of the history moved each answer most (its score with that item taken out).
+    as_json
+        Print JSON.
+    """
+    from palate.ask import Asker
+    from palate.core.errors import ConfigError
+    from palate.runs import FittedRun
+
+    if (user is not None) + (history is not None) + all_users != 1:
+        raise ConfigError("say who is asked: one of --user U, --history a,b,c or --all-users --out F.parquet")
+    if k < 1:
+        raise ConfigError(f"-k {k}: ask for at least one item")
+    asker = Asker(FittedRun.open(run))
+    if all_users:
+        _everyone(asker, out, k)
+        return
+    requests = asker.user(user) if user is not None else asker.history(_listed(history or ""))
+    answer = _answer(asker, requests, k, why)
+    print(json.dumps(answer, indent=2, ensure_ascii=False)) if as_json else _show(answer)
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip().replace("\0", ",") for name in text.replace(",,", "\0").split(",") if name.strip()]
+
+
+def _everyone(asker: Asker, out: Path | None, k: int) -> None:
+    from palate.cli.progress import watcher
+    from palate.core.errors import ConfigError
+
+    if out is None:
+        raise ConfigError("--all-users writes a file: add --out F.parquet")
+    n_users = asker.everyone(out, k, watcher())
+    print(f"{n_users:,} users answered, {k} items each → {out}")
+
+
+def _answer(asker: Asker, requests: Requests, k: int, why: bool) -> dict[str, Any]:
+    (ranking,) = asker.answer(requests, k)
+    reasons = asker.why(requests, ranking) if why else None
+    title = dict(zip(asker.item_ids, asker.titles, strict=True))
+    listed = []
+    for i, (item, score) in enumerate(zip(ranking.items, ranking.scores, strict=True)):
+        entry: dict[str, Any] = {"rank": i + 1, "item": item, "title": title[item], "score": score}
+        if reasons is not None:
+            entry["because"] = [
+                {"item": reason.item, "title": title[reason.item], "drop": reason.drop} for reason in reasons[i][:3]
+            ]
+        listed.append(entry)
+    met = [asker.item_ids[row] for row in requests.histories.row(0) if row < len(asker.item_ids)]
+    return {
+        "run": asker.run.name, "system": asker.run.plan.system,
+        "history": [{"item": item, "title": title[item]} for item in met], "recommended": listed,
+    }  # fmt: skip
+
+
+def _show(answer: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    recent = answer["history"][-8:]
+    before = len(answer["history"]) - len(recent)
+    if recent:
+        earlier = f"({before} earlier) … " if before else ""
+        console.print(f"[bold]Lately:[/] {earlier}{escape(' · '.join(event['title'] for event in recent))}")
+    else:
+        console.print("[bold]A newcomer[/] with no history")
+    table = Table(title=f"{answer['run']} recommends", title_justify="left", header_style="bold")
+    table.add_column("", justify="right")
+    table.add_column("title", overflow="fold")
+    table.add_column("score", justify="right")
+    explained = any("because" in entry for entry in answer["recommended"])
+    if explained:
+        table.add_column("score without that item", overflow="fold")
+    for entry in answer["recommended"]:
+        row = [str(entry["rank"]), escape(entry["title"]), f"{entry['score']:.3g}"]
+        if explained:
+            parts = [f"{escape(why['title'])} ({-why['drop']:+.2g})" for why in entry["because"]]
+            row.append(" · ".join(parts))
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,81 @@
+"""What a fit costs: seconds, peak memory, parameters."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from palate.core.config import Config
+from palate.core.protocols import Recommender
+
+
+class Cost(Config):
+    """fit_seconds: wall clock of ``fit``, looks at validation included. peak_mb: the process's peak while fitting."""
+
+    fit_seconds: float
+    peak_mb: float
+    parameters: int
+
+    @staticmethod
+    def over_seeds(costs: Sequence[Cost]) -> dict[str, float]:
+        """Mean seconds of a seed, the highest peak, the parameters of one system."""
+        return {
+            "fit_seconds": round(sum(cost.fit_seconds for cost in costs) / len(costs), 3),
+            "peak_mb": max(cost.peak_mb for cost in costs),
+            "parameters": max(cost.parameters for cost in costs),
+        }
+
+
+class Watch:
+    """Seconds and peak memory between the beginning and the end of a ``with watched()``."""
+
+    def __init__(self) -> None:
+        _forget_peak()
+        self.started = time.monotonic()
+        self.seconds = self.peak_mb = 0.0
+
+    def stop(self) -> None:
+        self.seconds = time.monotonic() - self.started
+        self.peak_mb = peak_mb()
+
+    def cost(self, n_parameters: int) -> Cost:
+        return Cost(fit_seconds=round(self.seconds, 3), peak_mb=round(self.peak_mb, 1), parameters=n_parameters)
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    watch = Watch()
+    try:
+        yield watch
+    finally:
+        watch.stop()
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process in MB (10^6 bytes), since the last ``Watch`` began where Linux tells."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def parameters(recommender: Recommender) -> int:
+    """Learnt numbers: of the network, else of the fitted arrays; 0 where a system has none to count."""
+    network = getattr(recommender, "network", None)
+    if network is not None:
+        return sum(tensor.numel() for tensor in network.parameters())
+    return int(getattr(recommender, "n_parameters", 0))
+
+
+def _forget_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not Linux: the peak of the whole process stands

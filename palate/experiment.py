@@ -1,0 +1,110 @@
+"""Data → split → fit → evaluate → report: what the command line runs and the docs show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from palate.core.config import override
+from palate.core.errors import ConfigError
+from palate.core.protocols import Continues, Judge, Recommender
+from palate.core.run import Run
+from palate.core.split import Split
+from palate.core.store import write_json
+from palate.cost import Cost, parameters, watched
+from palate.runs import FittedRun, Plan, versions
+from palate.systems import build, system
+
+METRIC = "ndcg@10"
+"""What early stopping and tuning look at, on validation."""
+
+
+def make_plan(
+    name: str,
+    data: str,
+    *,
+    preset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seeds: int = 1,
+    split: str = "leave-one-out",
+    split_settings: Mapping[str, Any] | None = None,
+    reading: Mapping[str, Any] | None = None,
+) -> Plan:
+    """A checked plan: unknown systems, presets and settings are refused here, before any work."""
+    config = override(system(name).config(preset), settings or {}, where=name)
+    return Plan(
+        system=name, config=config.model_dump(mode="json"), data=data, reading=dict(reading or {}),
+        split=split, split_settings=dict(split_settings or {}), seeds=tuple(range(seeds)),
+    )  # fmt: skip
+
+
+def read_split(plan: Plan) -> Split:
+    """The plan's data, split by the plan's rule and checked for leaks."""
+    from palate.data.sources import load
+    from palate.data.split import split
+
+    return split(load(plan.data, **plan.reading), plan.split, **plan.split_settings)
+
+
+def fit(
+    plan: Plan, out: Path, run: Run, *, tune: int = 0, start: FittedRun | None = None, split: Split | None = None
+) -> FittedRun:
+    """Fit the plan's system once a seed and write the run folder ``out``; ``run`` says how, seed and folder aside.
+
+    tune    search so many settings on validation first, seed 0, the same budget for each
+    start   continue the systems of an earlier run on the present data, where the system can
+    split   saves reading the data again when the caller has it
+    With ``run.resume`` finished seeds are kept and a half-finished one goes on where it stood.
+    """
+    from palate.evaluation.judging import judge
+    from palate.evaluation.protocols import FullRanking
+
+    split = split or read_split(plan)
+    on_validation = judge(split.valid, FullRanking(), METRIC) if len(split.valid) else None
+    facts: dict[str, Any] = {
+        "name": out.name,
+        "data": {"name": split.dataset.name, "fingerprint": split.dataset.fingerprint,
+                 "simulated": split.dataset.about.simulated},
+        "split": {"rule": split.rule, "hash": split.hash, "proof": dict(split.proof)},
+        "continued_from": None if start is None else start.name,
+        "versions": versions(),
+    }  # fmt: skip
+    if tune:
+        from palate.tuning import search
+
+        plan, facts["tuned"] = search(plan, split.train, on_validation, run, tune)
+    fitted = FittedRun(out, plan, facts)
+    fitted.refuse_other_work(resume=run.resume)
+    costs = [_fit_seed(fitted, seed, split, run, on_validation, start) for seed in plan.seeds]
+    split.dataset.items.write_parquet(out / "items.parquet")
+    facts["cost"] = Cost.over_seeds(costs)
+    fitted.write()
+    return fitted
+
+
+def _fit_seed(
+    fitted: FittedRun, seed: int, split: Split, run: Run, judge: Judge | None, start: FittedRun | None
+) -> Cost:
+    """Fit and save one seed; when the run resumes and the seed is there already, only its cost is read."""
+    folder, work = fitted.system_folder(seed), fitted.training_folder(seed)
+    if run.resume and (folder / "manifest.json").exists() and (work / "cost.json").exists():
+        return Cost(**json.loads((work / "cost.json").read_text(encoding="utf-8")))
+    run = replace(run, seed=seed, folder=work)
+    with watched() as watch:
+        recommender = _learn(fitted.plan, seed, split, run, judge, start)
+    cost = watch.cost(parameters(recommender))
+    recommender.save(folder)
+    write_json(work / "cost.json", cost.model_dump())
+    return cost
+
+
+def _learn(plan: Plan, seed: int, split: Split, run: Run, judge: Judge | None, start: FittedRun | None) -> Recommender:
+    if start is None:
+        return build(plan.system, plan.config).fit(split.train, run, judge)
+    earlier = start.system(seed if seed in start.plan.seeds else start.plan.seeds[0])
+    if not isinstance(earlier, Continues):
+        raise ConfigError(f"{plan.system} learns in closed form and cannot continue; fit it anew without --from")
+    return earlier.continue_fit(split.train, run, judge)

@@ -1,0 +1,148 @@
+"""A run on disk: what was asked, the fitted systems (one a seed), the catalogue, what it cost.
+
+RUN/run.json          what was asked, what it was fitted on and what it cost; written last
+RUN/plan.json         what was asked, written before the work begins
+RUN/items.parquet     the catalogue: ids and what a person reads
+RUN/seed-0/           the fitted system of that seed (``core.store``)
+RUN/seed-0-training/  its log, TensorBoard events and checkpoint
+RUN/reports/          what ``palate evaluate`` measured, one folder a protocol
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import palate
+from palate.core import store
+from palate.core.config import Config
+from palate.core.dataset import Dataset
+from palate.core.errors import ConfigError, LeakError, StoreError
+from palate.core.protocols import Recommender
+from palate.core.provenance import check_fitted_on
+from palate.core.split import Split
+from palate.systems import System, system
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCHEMA = "palate.run/1"
+
+
+class Plan(Config):
+    """Everything that decides a fit, and nothing about how it goes. Equal plans give equal systems."""
+
+    system: str
+    config: dict[str, Any] = {}
+    """Every setting of the system, defaults included."""
+    data: str
+    reading: dict[str, Any] = {}
+    split: str = "leave-one-out"
+    split_settings: dict[str, Any] = {}
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRun:
+    """A finished run in ``folder``; data and systems are read when they are first asked for."""
+
+    folder: Path
+    plan: Plan
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> FittedRun:
+        """Read ``run.json``. Raises ``StoreError`` in one sentence when this is no finished run."""
+        folder = Path(folder)
+        path = folder / "run.json"
+        if not path.is_file():
+            raise StoreError(
+                f"{folder} is not a finished run: it has no run.json; make one with palate fit … --out RUN"
+            )
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            if facts.get("schema") != SCHEMA:
+                raise StoreError(f"{path}: schema {facts.get('schema')!r} is not {SCHEMA!r}")
+            return cls(folder, Plan.model_validate(facts["plan"]), facts)
+        except (ValueError, KeyError, AttributeError) as failure:
+            raise StoreError(f"{path} is damaged: {str(failure).splitlines()[0]}") from None
+
+    def write(self) -> None:
+        """Write ``run.json``; the run is finished once it is there."""
+        store.write_json(self.folder / "run.json", {"schema": SCHEMA, "plan": self.plan.model_dump(), **self.facts})
+
+    @property
+    def name(self) -> str:
+        return str(self.facts.get("name") or self.folder.name)
+
+    @property
+    def row(self) -> System:
+        return system(self.plan.system)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data the run was fitted on, read again. Raises ``LeakError`` when it has changed since."""
+        from palate.data.sources import load
+
+        dataset = load(self.plan.data, **self.plan.reading)
+        if dataset.fingerprint != self.facts["data"]["fingerprint"]:
+            raise LeakError(
+                f"'{self.plan.data}' is not the data that {self.folder} was fitted on; "
+                "fit again, or continue with palate fit … --from"
+            )
+        return dataset
+
+    @cached_property
+    def split(self) -> Split:
+        """The split of the run, made and checked again."""
+        from palate.data.split import split
+
+        again = split(self.dataset, self.plan.split, **self.plan.split_settings)
+        if again.hash != self.facts["split"]["hash"]:
+            raise LeakError(f"{self.folder}: its split cannot be made again as it was; fit again")
+        return again
+
+    @cached_property
+    def items(self) -> pl.DataFrame:
+        """The catalogue as it was when the run was fitted."""
+        import polars as pl
+
+        return pl.read_parquet(self.folder / "items.parquet")
+
+    def system_folder(self, seed: int) -> Path:
+        return self.folder / f"seed-{seed}"
+
+    def training_folder(self, seed: int) -> Path:
+        return self.folder / f"seed-{seed}-training"
+
+    def system(self, seed: int, *, verify: bool = True) -> Recommender:
+        """The fitted system of a seed; with ``verify`` only after its manifest proves what it was fitted on."""
+        if verify:
+            check_fitted_on(self.system_folder(seed), self.split.train)
+        return store.load(self.system_folder(seed))
+
+    def refuse_other_work(self, *, resume: bool) -> None:
+        """Raise ``ConfigError`` when the folder holds another run, or a half-finished one that is not to be resumed."""
+        asked = self.folder / "plan.json"
+        mine = self.plan.model_dump(mode="json") | {"split_hash": self.facts["split"]["hash"]}
+        if asked.exists():
+            if not resume:
+                raise ConfigError(f"{self.folder} holds a run already; choose another --out, or add --resume to go on")
+            if json.loads(asked.read_text(encoding="utf-8")) != mine:
+                raise ConfigError(f"{self.folder} was begun with other settings or data; choose another --out")
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise ConfigError(f"{self.folder} holds something else; choose another --out")
+        store.write_json(asked, mine)
+
+
+def versions() -> dict[str, str]:
+    """What the numbers may depend on."""
+    from importlib.metadata import version
+
+    packages = ("numpy", "polars", "scipy", "torch")
+    return {"palate": palate.__version__, "python": platform.python_version()} | {p: version(p) for p in packages}

@@ -1,0 +1,111 @@
+"""The one table of systems. Everything that lists, builds, documents or serves systems reads it.
+
+Adding a system touches its file, one row here, its known-answer test and the changelog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from palate.core.config import Config, override
+from palate.core.errors import ConfigError, nearest
+from palate.core.protocols import Continues, Recommender
+
+
+@dataclass(frozen=True)
+class System:
+    """One row: where the class lives and what a person choosing a system wants to know."""
+
+    name: str
+    path: str
+    """``module:Class``; imported on first use."""
+    title: str
+    family: str
+    paper: str
+    tags: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    """What must be known beside who met what: ``times``, ``item text`` …"""
+    presets: tuple[str, ...] = ()
+    """Functions of the module that return other settings than the default."""
+    pretrained: str = "no"
+
+    @property
+    def kind(self) -> type[Recommender]:
+        """The system's class."""
+        module, _, name = self.path.partition(":")
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+    def config(self, preset: str | None = None) -> Config:
+        """The default settings, or those of a named preset."""
+        if preset is None:
+            return self.kind().config
+        if preset not in self.presets:
+            raise ConfigError(f"{self.name} has no preset '{preset}'{nearest(preset, (*self.presets, 'default'))}")
+        return getattr(import_module(self.path.partition(":")[0]), preset)()  # type: ignore[no-any-return]
+
+    @property
+    def continues(self) -> bool:
+        """Whether it can go on learning when the catalogue has grown."""
+        return issubclass(self.kind, Continues)
+
+
+TABLE: tuple[System, ...] = (
+    System(
+        "popularity", "palate.models.collaborative.popularity:Popularity", "Popularity", "collaborative",
+        "counts, overall or with a half-life", ("non-personal",), presets=("recent",),
+    ),
+    System(
+        "item-knn", "palate.models.collaborative.item_knn:ItemKNN", "ItemKNN", "collaborative",
+        "Deshpande & Karypis 2004", ("neighbourhood", "closed form"), presets=(),
+    ),
+    System(
+        "ease", "palate.models.collaborative.ease:EASE", "EASE", "collaborative",
+        "Steck 2019, arXiv 1905.03375", ("linear", "closed form"), presets=(),
+    ),
+    System(
+        "als", "palate.models.collaborative.als:ALS", "ALS", "collaborative",
+        "Hu, Koren & Volinsky 2008", ("matrix factorisation",), presets=(),
+    ),
+    System(
+        "bpr", "palate.models.collaborative.bpr:BPR", "BPR-MF", "collaborative",
+        "Rendle et al. 2009, arXiv 1205.2618", ("matrix factorisation", "gradient"), presets=(),
+    ),
+    System(
+        "lightgcn", "palate.models.graph.lightgcn:LightGCN", "LightGCN", "graph",
+        "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=(),
+    ),
+    System(
+        "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",
+        "Hidasi et al. 2016, arXiv 1511.06939", ("recurrent", "gradient"), presets=("tiny",),
+    ),
+    System(
+        "bert4rec", "palate.models.sequential.bert4rec:BERT4Rec", "BERT4Rec", "sequential",
+        "Sun et al. 2019, arXiv 1904.06690", ("attention", "cloze", "gradient"), presets=("tiny",),
+    ),
+    System(
+        "sasrec", "palate.models.sequential.sasrec:SASRec", "SASRec", "sequential",
+        "Kang & McAuley 2018, arXiv 1808.09781", ("attention", "gradient"), presets=("tiny", "paper_2018"),
+    ),
+    System(
+        "hstu", "palate.models.sequential.hstu:HSTU", "HSTU", "sequential",
+        "Zhai et al. 2024, arXiv 2402.17152", ("attention", "time", "gradient"), ("times",), presets=("tiny", "large"),
+    ),
+)  # fmt: skip
+
+
+def system(name: str) -> System:
+    """The row of that name. Raises ``ConfigError`` naming the nearest."""
+    for row in TABLE:
+        if row.name == name:
+            return row
+    raise ConfigError(f"there is no system '{name}'{nearest(name, (row.name for row in TABLE))}")
+
+
+def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | None = None) -> Recommender:
+    """An unfitted system: its default or preset settings with ``settings`` on top (keys may be dotted)."""
+    row = system(name)
+    config = override(row.config(preset), settings or {}, where=name)
+    return row.kind(config)  # type: ignore[call-arg]
