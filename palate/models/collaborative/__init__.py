@@ -1,0 +1,1 @@
+"""Recommenders that learn from who met what, without order and without text."""
