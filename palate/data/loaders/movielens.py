@@ -12,7 +12,7 @@ import polars as pl
 
 from palate.core.dataset import About
 from palate.data.delimited import Field, Layout, read_delimited
-from palate.data.reading import BadRows, Reading, Tables, about_with, find_file
+from palate.data.reading import UNTESTED, BadRows, Reading, Tables, about_with, find_file, find_optional
 
 GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
@@ -57,6 +57,67 @@ def ml_100k(folder: Path, reading: Reading) -> Tables:
     return Tables(
         _in_milliseconds(ratings), described(movies.drop(*GENRES, "released")), users, about=about_with(about, bad)
     )
+
+
+def ml_1m(folder: Path, reading: Reading) -> Tables:
+    """The 2003 edition: ``ratings.dat``, ``movies.dat`` (ISO-8859-1), ``users.dat``, fields between ``::``.
+
+    ``ratings.dat`` untested on the original; ``movies.dat`` is.
+    """
+    bad = BadRows(reading.skip_bad)
+    columns = ("UserID", "MovieID", "Rating", "Timestamp")
+    ratings = read_delimited(
+        find_file(folder, "ratings.dat"), _rating_fields(*columns), Layout("::", columns, quoted=False), bad
+    )
+    movies = barred_movies(find_file(folder, "movies.dat"), "iso-8859-1", bad)
+    columns = ("UserID", "Gender", "Age", "Occupation", "Zip-code")
+    users = read_delimited(
+        find_file(folder, "users.dat"),
+        [Field("UserID", "user", needed=True)] + [Field(name, name.lower().replace("-", " ")) for name in columns[1:]],
+        Layout("::", columns, quoted=False),
+        bad,
+    )
+    about = About(title="MovieLens 1M", source="https://grouplens.org/datasets/movielens/1m/", licence=_LICENCE)
+    return Tables(_in_milliseconds(ratings), movies, users, about=about_with(about, bad, UNTESTED))
+
+
+def csv_edition(folder: Path, reading: Reading) -> Tables:
+    """Latest-small, 20M, 25M and 32M: ``ratings.csv``, ``movies.csv`` and, where it is there, ``links.csv``.
+
+    20M, 25M and 32M have the columns of latest-small and are untested on the originals.
+    """
+    bad = BadRows(reading.skip_bad)
+    path = find_file(folder, "ratings.csv")
+    ratings = read_delimited(path, _rating_fields("userId", "movieId", "rating", "timestamp"), bad=bad)
+    movies = read_delimited(
+        find_file(folder, "movies.csv"),
+        [Field("movieId", "item", needed=True), Field("title", "title"), Field("genres", "genres")],
+        bad=bad,
+    )
+    links = find_optional(folder, "links.csv")
+    if links is not None:
+        ids = [Field("movieId", "item", needed=True), Field("imdbId", "imdb"), Field("tmdbId", "tmdb")]
+        movies = movies.join(read_delimited(links, ids, bad=bad), on="item", how="left", maintain_order="left")
+    about = About(
+        title=f"MovieLens ({folder.name})", source="https://grouplens.org/datasets/movielens/", licence=_LICENCE
+    )
+    seen_edition = ratings.height <= 200_000
+    notes = () if seen_edition else (UNTESTED,)
+    return Tables(_in_milliseconds(ratings), described(_split_genres(movies)), about=about_with(about, bad, *notes))
+
+
+def barred_movies(path: Path, encoding: str, bad: BadRows) -> pl.DataFrame:
+    """``movies.dat``: id, title with the year, genres between bars."""
+    layout = Layout("::", ("MovieID", "Title", "Genres"), quoted=False, encoding=encoding)
+    fields = [Field("MovieID", "item", needed=True), Field("Title", "title"), Field("Genres", "genres")]
+    return described(_split_genres(read_delimited(path, fields, layout, bad)))
+
+
+def _split_genres(movies: pl.DataFrame) -> pl.DataFrame:
+    """``genres`` as a list, and the year that the title ends with."""
+    genres = pl.col("genres").fill_null("").replace("(no genres listed)", "").str.split("|")
+    year = pl.col("title").str.extract(r"\((\d{4})\)\s*$").cast(pl.Int32)
+    return movies.with_columns(category=genres.list.filter(pl.element() != ""), year=year).drop("genres")
 
 
 def _rating_fields(user: str, item: str, rating: str, time: str) -> list[Field]:
