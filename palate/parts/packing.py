@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from palate.parts.dropout import Dropout
+
 
 @dataclass(frozen=True)
 class Group:
@@ -103,17 +105,35 @@ class Packing:
         return done[0] if len(done) == 1 else torch.cat(done)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool = True) -> Tensor:
-    """Softmax attention within each sequence: ``[P, H, d]`` three times → ``[P, H, d]``."""
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool = True, drop: Dropout | None = None
+) -> Tensor:
+    """Softmax attention within each sequence: ``[P, H, d]`` three times → ``[P, H, d]``.
+
+    ``drop`` is applied to the attention weights while it is in training mode; without it the weights are never held.
+    """
+    weighted = drop is not None and drop.training and drop.p > 0
 
     def attend(q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
-        mask = None
-        if not causal and group.slots is not None:
-            lengths = packing.lengths[group.row : group.row + group.b].to(q.device)
-            mask = (torch.arange(group.longest, device=q.device) < lengths[:, None])[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal
-        )
-        return mixed.transpose(1, 2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        seen = None if causal and not weighted else _seen(packing, group, causal)
+        if weighted:
+            assert drop is not None
+            scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+            if seen is not None:
+                scores = scores.masked_fill(~seen, -torch.inf)
+            return (drop(scores.softmax(-1)) @ v).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal).transpose(1, 2)
 
     return packing.apply(attend, q, k, v)
+
+
+def _seen(packing: Packing, group: Group, causal: bool) -> Tensor | None:
+    """Which events each event may read, broadcast to ``[b, H, T, T]``; None = all. Padding is never read."""
+    places = torch.arange(group.longest, device=packing.device)
+    if causal:
+        return places[None, :] <= places[:, None]
+    if group.slots is None:
+        return None
+    lengths = packing.lengths[group.row : group.row + group.b].to(packing.device)
+    return (places < lengths[:, None])[:, None, None, :]

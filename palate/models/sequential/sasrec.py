@@ -10,7 +10,6 @@ Where we depart, and why:
   ``paper_2018()`` restores the published loss; sampled softmax with log-Q correction and gBCE are options.
 - Positions count back from the newest event, and histories are packed: there are no pad rows, so nothing depends on
   the padding length.
-- No dropout on attention weights; embeddings, attention output and feed-forward layers have it.
 Negatives of the sampled losses are uniform over the catalogue (or by popularity with ``log_q``), drawn anew for each
 position; a negative that is the target is masked, other history items are not.
 """
@@ -49,6 +48,7 @@ class SASRecConfig(Config):
     length: int = Field(100, ge=1)
     """The last so many events are read."""
     dropout: float = Field(0.5, ge=0, lt=1)
+    """Of embeddings, attention weights and feed-forward layers alike."""
     loss: Literal["full-softmax", "sampled-softmax", "gbce", "bce"] = "full-softmax"
     negatives: int = Field(256, ge=1)
     """Drawn for each position by the sampled losses; full softmax uses none."""
@@ -84,7 +84,7 @@ class Block(nn.Module):
         normed = self.norm_attention(x)
         q = self.query(normed).view(p, self.heads, d // self.heads)
         k, v = self.key_value(x).view(p, 2, self.heads, d // self.heads).unbind(1)
-        h = normed + self.out(attention(q, k, v, packing).reshape(p, d))
+        h = normed + self.out(attention(q, k, v, packing, drop=self.drop).reshape(p, d))
         h = self.norm_forward(h)
         return h + self.drop(self.forward_2(self.drop(F.relu(self.forward_1(h)))))
 
@@ -104,7 +104,7 @@ class Network(nn.Module):
         self.popularity = Popularity(n_items)
         for module in self.modules():
             if isinstance(module, (nn.Embedding, nn.Linear)):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.xavier_normal_(module.weight)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
