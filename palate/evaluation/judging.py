@@ -42,7 +42,7 @@ def judge_cases(
     columns: dict[str, object] = {
         "seed": np.full(len(cases), seed, dtype=np.int32),
         "case": np.arange(len(cases), dtype=np.int32),
-        "user_row": cases.user_rows.astype(np.int64),
+        "user_row": _users(cases),
         "target_row": cases.targets.astype(np.int32),
         "rank": found.ranks,
         "tied": found.tied,
@@ -76,9 +76,9 @@ def judge(
     protocol = protocol or FullRanking()
     chosen = metric(metric_name)
     if users is not None:
-        cases = cases[_of_some_users(cases.user_rows, users, seed)]
+        cases = cases[_of_some_users(_users(cases), users, seed)]
     asked = protocol.ask(cases, train)
-    _, user = np.unique(asked.user_rows, return_inverse=True)
+    _, user = np.unique(_users(cases), return_inverse=True)
     share = 1 / np.bincount(user)[user] / (user.max(initial=0) + 1)
 
     def look(system: Recommender) -> float:
@@ -142,6 +142,12 @@ def _among_cold(system: Recommender, asked: Cases, train: Dataset, k: int) -> li
 
 def _length(names: tuple[Metric, ...], k: int) -> int:
     return max([k, *(name.k or 0 for name in names)])
+
+
+def _users(cases: Cases) -> IntArray:
+    """``[B]`` who each case counts for; users that nobody knows (-1) are one each, below zero."""
+    rows = cases.user_rows.astype(np.int64)
+    return np.where(rows >= 0, rows, -1 - np.arange(len(rows)))
 
 
 def _of_some_users(user_rows: IntArray, n: int, seed: int) -> IntArray:

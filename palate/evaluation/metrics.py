@@ -56,14 +56,12 @@ class Metric:
     def gains(self, n_places: int) -> Values:
         """``[n_places]`` the value of a single target at places 1, 2, …"""
         place = np.arange(1, n_places + 1, dtype=np.float64)
-        gain = {
-            "recall": np.ones_like,
-            "hit": np.ones_like,
-            "ndcg": lambda r: 1 / np.log2(1 + r),
-            "mrr": lambda r: 1 / r,
-            "precision": lambda r: np.full_like(r, 1 / (self.k or n_places)),
-            "map": lambda r: 1 / r,
-        }[self.kind](place)
+        if self.kind == "ndcg":
+            gain = 1 / np.log2(1 + place)
+        elif self.kind in ("mrr", "map"):
+            gain = 1 / place
+        else:
+            gain = np.full(n_places, 1 / (self.k or n_places) if self.kind == "precision" else 1.0)
         return gain if self.k is None else np.where(place <= self.k, gain, 0.0)
 
     def of_ranks(

@@ -76,12 +76,12 @@ class Candidates(Config):
     def __str__(self) -> str:
         how = "uniformly" if self.drawn == "uniform" else "in proportion to their train events"
         return (
-            f"the target among {self.n} items the user has not met, drawn {how} without replacement (seed {self.seed}), "
-            f"{_reading(self.history, self.mask_history)}"
+            f"the target among {self.n} items the user has not met, drawn {how} without replacement "
+            f"(seed {self.seed}), {_reading(self.history, self.mask_history)}"
         )
 
     def ask(self, cases: Cases, train: Dataset | None = None) -> Cases:
-        """The same cases with their candidates: ``n`` drawn ones, or all there are when there are fewer, and the target."""
+        """The same cases with their candidates: the target and ``n`` drawn ones, or all there are if fewer."""
         if train is None:
             raise ConfigError("the candidates protocol draws from the catalogue: give it the train part")
         asked = _read(cases, self.history, self.mask_history, train)

@@ -95,9 +95,7 @@ def over_seeds(means: Values, weights: Values) -> Values:
     return np.einsum("rsm,rs->rm", means, weights)
 
 
-def intervals(
-    values: Sequence[Values], *, resamples: int = RESAMPLES, seed: int = 0, run: int = 0
-) -> list[Interval]:
+def intervals(values: Sequence[Values], *, resamples: int = RESAMPLES, seed: int = 0, run: int = 0) -> list[Interval]:
     """One ``[U, M]`` table a seed, rows of all of the same users → M intervals of the mean over users and seeds."""
     stacked = np.stack(values)
     n_seeds, n_users, n_columns = stacked.shape

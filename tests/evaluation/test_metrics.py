@@ -61,7 +61,9 @@ def test_lists_agree_with_the_textbook(case: tuple[list[list[int]], list[list[in
         if name.kind == "precision" or name.k is not None:
             expected = [plain(name, items, set(good)) for items, good in zip(lists, relevant, strict=True)]
         else:
-            expected = [plain(Metric(name.kind, None), items, set(good)) for items, good in zip(lists, relevant, strict=True)]
+            expected = [
+                plain(Metric(name.kind, None), items, set(good)) for items, good in zip(lists, relevant, strict=True)
+            ]
         np.testing.assert_allclose(found, expected, atol=1e-12, err_msg=name.name)
 
 

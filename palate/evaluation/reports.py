@@ -1,0 +1,229 @@
+"""From cases to a report, and from reports to files and JSON that scripts can rely on.
+
+A report is a folder's ``report.json`` beside its ``cases.parquet``: the figures, and the rows they came from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from palate.core.errors import ConfigError, DataError, StoreError
+from palate.core.report import Interval, Report
+from palate.core.split import Split
+from palate.core.store import write_json
+from palate.evaluation import slices
+from palate.evaluation.beyond import beyond
+from palate.evaluation.comparison import Comparisons, run_number
+from palate.evaluation.metrics import metric, metrics
+from palate.evaluation.protocols import Protocol
+from palate.evaluation.uncertainty import RESAMPLES, intervals, per_user
+
+FILE_SCHEMA = "palate.run-report/1"
+SCHEMA = "palate.report/1"
+SIMULATED = "simulated"
+
+
+def make_report(
+    cases: pl.DataFrame | Iterable[pl.DataFrame],
+    split: Split,
+    protocol: Protocol,
+    *,
+    name: str,
+    system: str,
+    pretrained: str = "no",
+    cost: Mapping[str, float] | None = None,
+    marks: Sequence[str] = (),
+    vectors: npt.NDArray[np.floating] | None = None,
+    resamples: int = RESAMPLES,
+) -> Report:
+    """The figures of one run from ``judge_cases``: one table, or one a seed.
+
+    name        what the run is called in tables; ``system`` is its row in the table of systems
+    marks       words every figure must carry; ``simulated`` is added where the data are
+    vectors     ``[N, D]`` for the diversity of lists; else the items' categories
+    """
+    tables = [cases] if isinstance(cases, pl.DataFrame) else list(cases)
+    if not tables or not all(table.height for table in tables):
+        raise DataError(f"run '{name}' answered no case: the split has nothing to ask")
+    together = pl.concat(tables)
+    seeds = tuple(together["seed"].unique().sort().to_list())
+    if together.select("seed", "case").is_duplicated().any():
+        raise ConfigError(f"run '{name}': two tables of cases have the same seed")
+    run = run_number(name)
+    figures = _figures(together, protocol, split, resamples, run)
+    marked = dict.fromkeys([*([SIMULATED] if split.dataset.about.simulated else []), *marks])
+    return Report(
+        name=name,
+        system=system,
+        data=split.dataset.name,
+        split=split.rule,
+        split_hash=split.hash,
+        protocol=str(protocol),
+        pretrained=pretrained,
+        seeds=seeds,
+        cases=together,
+        metrics=figures.pop(""),
+        slices=figures,
+        slice_rules={key: rule for key, rule in slices.rules(split.train).items() if key in figures},
+        beyond=beyond(together, split.train, vectors=vectors, resamples=resamples, run=run),
+        cost=dict(cost or {}),
+        marks=tuple(marked),
+    )
+
+
+def _figures(
+    cases: pl.DataFrame, protocol: Protocol, split: Split, resamples: int, run: int
+) -> dict[str, dict[str, Interval]]:
+    """Slice → metric → interval; the slice ``""`` is everything. All columns share one pass over the resamples."""
+    names = [name.name for name in metrics(protocol.metrics)]
+    parts = {"": pl.lit(True)} | {name: pl.col(name) for name in slices.NAMES if cases[name].any()}
+    asked = [
+        pl.when(chosen).then(pl.col(name)).alias(f"{part}/{name}") for part, chosen in parts.items() for name in names
+    ]
+    wide = cases.select("seed", "user_row", *asked)
+    keys = [(part, name) for part in parts for name in names]
+    if "rank_among_cold" in cases.columns and cases["rank_among_cold"].is_not_null().any():
+        ranks = cases["rank_among_cold"].to_numpy()
+        tied = cases["tied_among_cold"].to_numpy()
+        wide = wide.with_columns(
+            pl.Series(f"{slices.COLD_AMONG_COLD}/{name}", metric(name).of_ranks(ranks, tied)) for name in names
+        )
+        keys += [(slices.COLD_AMONG_COLD, name) for name in names]
+    tables = []
+    for _, seed in sorted(wide.group_by("seed"), key=lambda group: group[0]):
+        values = seed.drop("seed", "user_row").cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        tables.append(per_user(seed["user_row"].to_numpy(), values)[1])
+    if len({table.shape for table in tables}) > 1:
+        raise DataError("the seeds of a run must answer the same cases")
+    found: dict[str, dict[str, Interval]] = {}
+    n_cold = int(split.cold_items.sum())
+    for (part, name), span in zip(keys, intervals(tables, resamples=resamples, run=run), strict=True):
+        if part == slices.COLD_AMONG_COLD:
+            span = replace(span, chance=metric(name).chance(n_cold))
+        found.setdefault(part, {})[name] = span
+    return found
+
+
+def write_report(report: Report, folder: str | Path) -> None:
+    """``report.json`` and ``cases.parquet`` into ``folder``, the rows first, each whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_parquet(folder / "cases.parquet", report.cases)
+    plain = {item.name: getattr(report, item.name) for item in fields(report) if item.name != "cases"}
+    plain["metrics"] = _plain(report.metrics)
+    plain["beyond"] = _plain(report.beyond)
+    plain["slices"] = {part: _plain(figures) for part, figures in report.slices.items()}
+    plain["cost"] = {key: _number(value) for key, value in report.cost.items()}
+    write_json(folder / "report.json", {"schema": FILE_SCHEMA, **plain})
+
+
+def read_report(folder: str | Path) -> Report:
+    """The report in ``folder``. Raises ``StoreError`` in one sentence when it is missing, damaged or not ours."""
+    folder = Path(folder)
+    path = folder / "report.json"
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain.pop("schema", None) != FILE_SCHEMA:
+            raise StoreError(f"{path} is not a report of this Palate: its schema is not {FILE_SCHEMA!r}")
+        cases = pl.read_parquet(folder / "cases.parquet")
+        return Report(
+            **plain
+            | {
+                "cases": cases,
+                "seeds": tuple(plain["seeds"]),
+                "marks": tuple(plain["marks"]),
+                "metrics": _spans(plain["metrics"]),
+                "beyond": _spans(plain["beyond"]),
+                "slices": {part: _spans(figures) for part, figures in plain["slices"].items()},
+            }
+        )
+    except FileNotFoundError as failure:
+        raise StoreError(
+            f"{folder} holds no report ({Path(failure.filename).name} is missing): evaluate the run"
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError) as failure:
+        raise StoreError(f"{path} or its cases.parquet is damaged ({failure}): evaluate the run again") from None
+
+
+def to_json(reports: Sequence[Report], comparisons: Comparisons | None = None) -> dict[str, Any]:
+    """The documented schema ``palate.report/1``, which scripts rely on. Numbers that do not exist are null.
+
+    ``data`` carries the marks that all runs share; figures beyond accuracy stand among the metrics.
+    """
+    if not reports:
+        raise ConfigError("there is no report to write")
+    first = reports[0]
+    shared = [mark for mark in first.marks if all(mark in report.marks for report in reports)]
+    return {
+        "schema": SCHEMA,
+        "data": first.data + (f" ({', '.join(shared)})" if shared else ""),
+        "split": f"{first.split} {first.split_hash}",
+        "protocol": first.protocol,
+        "runs": [
+            {
+                "name": report.name,
+                "system": report.system,
+                "pretrained": report.pretrained,
+                "seeds": list(report.seeds),
+                "metrics": _figures_json({**report.metrics, **report.beyond}),
+                "slices": {part: _figures_json(figures) for part, figures in report.slices.items()},
+                "cost": {key: _number(value) for key, value in report.cost.items()},
+            }
+            for report in reports
+        ],
+        "comparisons": [
+            {key: _number(value) if isinstance(value, float) else value for key, value in asdict(pair).items()}
+            for pair in (comparisons.pairs if comparisons else ())
+        ],
+    }
+
+
+def _figures_json(figures: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    found = {}
+    for name, span in figures.items():
+        found[name] = {"value": _number(span.value), "low": _number(span.low), "high": _number(span.high)}
+        if span.chance is not None:
+            found[name]["chance"] = _number(span.chance)
+    return found
+
+
+def _plain(figures: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    return {name: {key: _number(value) for key, value in asdict(span).items()} for name, span in figures.items()}
+
+
+def _spans(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
+    nan: Any = float("nan")
+    known = {"value", "low", "high"}
+    return {
+        name: Interval(**{key: nan if value is None and key in known else value for key, value in span.items()})
+        for name, span in figures.items()
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _write_parquet(path: Path, table: pl.DataFrame) -> None:
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(handle)
+    try:
+        table.write_parquet(aside)
+        with open(aside, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise

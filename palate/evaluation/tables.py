@@ -1,0 +1,147 @@
+"""The leaderboard a person reads in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from palate.core.errors import ConfigError
+from palate.core.report import Interval, Report
+from palate.evaluation.comparison import Comparisons, compare
+from palate.evaluation.metrics import metric
+from palate.evaluation.protocols import MAIN
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+BEST, LEVEL = "★", "≈"
+
+
+def leaderboard(
+    reports: Sequence[Report], comparisons: Comparisons | None = None, *, main: str = MAIN
+) -> RenderableType:
+    """A table of runs, highest ``main`` first, with what it was measured on above and what it shows below.
+
+    ★ is the highest run, ≈ those not shown to be worse than it. Without ``comparisons`` they are made here.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    if not reports:
+        raise ConfigError("there is no report to show")
+    if comparisons is None and len(reports) > 1:
+        comparisons = compare(reports)
+    main = main if main in reports[0].metrics else next(iter(reports[0].metrics))
+    best = comparisons.best(main) if comparisons else [reports[0].name]
+    shown = list(dict.fromkeys(name for name in ("recall@10", main) if name in reports[0].metrics))
+    beyond = [name for name in reports[0].beyond if name.startswith("coverage@")]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("", width=1)
+    table.add_column("system", overflow="fold")
+    table.add_column("pretrained")
+    for name in shown:
+        table.add_column(metric(name).pretty, no_wrap=True)
+    for heading in (*("coverage" for _ in beyond), "fit", "parameters"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for report in sorted(reports, key=lambda report: -report.metrics[main].value):
+        mark = BEST if report.name == best[0] else LEVEL if report.name in best else ""
+        style = "bold green" if mark == BEST else "green" if mark else ""
+        table.add_row(
+            Text(mark, style),
+            Text(report.name, style),
+            report.pretrained,
+            *(_figure(report.metrics[name], style) for name in shown),
+            *(_share(report.beyond.get(name)) for name in beyond),
+            _seconds(report.cost.get("fit_seconds")),
+            _count(report.cost.get("parameters")),
+        )
+    said = Text(comparisons.sentence(main)) if comparisons else Text("")
+    return Group(Text(headline(reports), "bold"), Text(""), table, Text(""), _legend(reports, main), said)
+
+
+def headline(reports: Sequence[Report]) -> str:
+    """What was measured, in one line; ``simulated`` and every other mark stands here."""
+    first = reports[0]
+    marks = list(dict.fromkeys(mark for report in reports for mark in report.marks))
+    users = first.cases["user_row"].n_unique()
+    marked = f" ({', '.join(marks)})" if marks else ""
+    return f"{first.data}{marked} · {first.split} · {users:,} users · {first.protocol}"
+
+
+def slice_table(reports: Sequence[Report], *, main: str = MAIN) -> RenderableType:
+    """One row a run, one column a slice of the cases, with the figure that chance gives where it matters."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts = list(dict.fromkeys(part for report in reports for part in report.slices))
+    table = Table(title=f"{metric(main).pretty} by slice", box=None, title_justify="left", padding=(0, 2, 0, 0))
+    table.add_column("system", overflow="fold")
+    for part in parts:
+        table.add_column(part)
+    for report in reports:
+        spans = [report.slices.get(part, {}).get(main) for part in parts]
+        table.add_row(report.name, *(_figure(span) if span else Text("–") for span in spans))
+    notes = [f"{part}: {rule}." for part, rule in reports[0].slice_rules.items()]
+    for part in parts:
+        span = reports[0].slices.get(part, {}).get(main)
+        if span is not None and span.chance is not None:
+            notes.append(f"{part}: chance alone gives {span.chance:.3f}.")
+    return Group(Text(headline(reports), "bold"), table, *(Text(note, "dim") for note in notes))
+
+
+def _legend(reports: Sequence[Report], main: str) -> Text:
+    from rich.text import Text
+
+    counts = sorted({len(report.seeds) for report in reports})
+    if counts == [1]:
+        seeds = "One seed each: the intervals do not cover the luck of training."
+    else:
+        seeds = f"Mean of {' to '.join(map(str, {counts[0]: 0, counts[-1]: 0}))} seeds; intervals over users and seeds."
+    marks = f"{BEST} highest {metric(main).pretty}   {LEVEL} not shown to be worse   pale: 95 % interval"
+    return Text(f"{marks}\n{seeds}\n", "dim")
+
+
+def _figure(span: Interval, style: str = "") -> Text:
+    from rich.text import Text
+
+    figure = Text(f"{span.value:.3f}", style)
+    if not np.isnan(span.low):
+        figure.append(f" {_short(span.low)}–{_short(span.high)}", "dim")
+    return figure
+
+
+def _short(value: float) -> str:
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0") else text
+
+
+def _share(span: Interval | None) -> str:
+    return "–" if span is None else f"{span.value:.0%}"
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _count(number: float | None) -> str:
+    if number is None:
+        return "–"
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f} {letter}"
+    return f"{number:.0f}"
