@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palate.core.config import override
 from palate.core.errors import ConfigError
@@ -17,6 +17,10 @@ from palate.core.store import write_json
 from palate.cost import Cost, parameters, watched
 from palate.runs import FittedRun, Plan, versions
 from palate.systems import build, system
+
+if TYPE_CHECKING:
+    from palate.core.report import Report
+    from palate.evaluation.protocols import Protocol
 
 METRIC = "ndcg@10"
 """What early stopping and tuning look at, on validation."""
@@ -108,3 +112,37 @@ def _learn(plan: Plan, seed: int, split: Split, run: Run, judge: Judge | None, s
     if not isinstance(earlier, Continues):
         raise ConfigError(f"{plan.system} learns in closed form and cannot continue; fit it anew without --from")
     return earlier.continue_fit(split.train, run, judge)
+
+
+def evaluate(fitted: FittedRun, protocol: Protocol | None = None, *, unverified: bool = False) -> Report:
+    """Ask every seed of a run the test cases once; the report also lies in the run's ``reports`` folder.
+
+    A system whose manifest does not prove that it saw the train part alone is refused with ``LeakError``; with
+    ``unverified`` a missing manifest is let through and every figure carries that mark.
+    """
+    from palate.evaluation.judging import judge_cases
+    from palate.evaluation.protocols import FullRanking
+    from palate.evaluation.reports import make_report, write_report
+
+    protocol = protocol or FullRanking()
+    split, seeds = fitted.split, fitted.plan.seeds
+    marks = {mark for seed in seeds if (mark := fitted.verify(seed, unverified=unverified))}
+    tables = (
+        judge_cases(fitted.system(seed, verify=False), split.test, protocol, train=split.train, seed=seed)
+        for seed in seeds
+    )
+    report = make_report(
+        tables, split, protocol, name=fitted.name, system=fitted.plan.system, pretrained=fitted.row.pretrained,
+        cost=fitted.facts["cost"], marks=sorted(marks),
+    )  # fmt: skip
+    write_report(report, fitted.report_folder(protocol))
+    return report
+
+
+def report_of(fitted: FittedRun, protocol: Protocol | None = None) -> Report:
+    """The report that ``evaluate`` wrote earlier under this protocol, else a fresh one."""
+    from palate.evaluation.protocols import FullRanking
+    from palate.evaluation.reports import read_report
+
+    folder = fitted.report_folder(protocol or FullRanking())
+    return read_report(folder) if (folder / "report.json").exists() else evaluate(fitted, protocol)

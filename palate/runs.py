@@ -10,6 +10,7 @@ RUN/reports/          what ``palate evaluate`` measured, one folder a protocol
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -120,10 +121,20 @@ class FittedRun:
     def training_folder(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}-training"
 
+    def report_folder(self, protocol: Config) -> Path:
+        """Where the report under ``protocol`` lies; another protocol has another folder."""
+        said = protocol.model_dump_json().encode()
+        kind = getattr(protocol, "kind", type(protocol).__name__)
+        return self.folder / "reports" / f"{kind}-{hashlib.blake2b(said, digest_size=4).hexdigest()}"
+
+    def verify(self, seed: int, *, unverified: bool = False) -> str | None:
+        """Prove that the system of ``seed`` saw the train part alone; returns the mark its figures carry, if any."""
+        return check_fitted_on(self.system_folder(seed), self.split.train, allow_unverified=unverified)
+
     def system(self, seed: int, *, verify: bool = True) -> Recommender:
         """The fitted system of a seed; with ``verify`` only after its manifest proves what it was fitted on."""
         if verify:
-            check_fitted_on(self.system_folder(seed), self.split.train)
+            self.verify(seed)
         return store.load(self.system_folder(seed))
 
     def refuse_other_work(self, *, resume: bool) -> None:

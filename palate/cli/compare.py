@@ -1,0 +1,50 @@
+"""``palate compare``: which of these runs is better, for whom and at what cost; and what is not shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def compare(
+    *runs: Path,
+    protocol: str = "full-ranking",
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    json: Path | None = None,
+    plot: Path | None = None,
+) -> None:
+    """Compare RUNs that answered the same questions: a table, a sentence, paired tests, a plot.
+
+    Reports that palate evaluate wrote are used; a run without one is evaluated first.
+
+    Parameters
+    ----------
+    runs
+        Two or more run folders.
+    protocol
+        full-ranking or candidates.
+    settings
+        One setting of the protocol as key=value.
+    json
+        Write figures and comparisons to this file (schema palate.report/1).
+    plot
+        Draw the comparison into this .png, .svg or .pdf; compare.png beside the first run when not given.
+    """
+    from palate import experiment
+    from palate.cli.evaluate import protocol_named, show
+    from palate.core.errors import ConfigError
+    from palate.evaluation.comparison import compare as paired
+    from palate.evaluation.plot import draw
+    from palate.runs import FittedRun
+
+    if len(runs) < 2:
+        raise ConfigError("name at least two run folders to compare")
+    chosen = protocol_named(protocol, settings)
+    reports = [experiment.report_of(FittedRun.open(run), chosen) for run in runs]
+    comparisons = paired(reports)
+    show(reports, comparisons, json=json)
+    plot = plot or runs[0].parent / "compare.png"
+    draw(reports, comparisons, plot)
+    print(f"plot → {plot}")

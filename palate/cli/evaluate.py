@@ -1,0 +1,76 @@
+"""``palate evaluate``: ask fitted runs the test cases, once, and write down every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from palate.core.report import Report
+    from palate.evaluation.comparison import Comparisons
+    from palate.evaluation.protocols import Protocol
+
+
+def evaluate(
+    *runs: Path,
+    protocol: str = "full-ranking",
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    unverified: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Judge one or more RUNs on the test part of their split and keep the report in each run.
+
+    Parameters
+    ----------
+    runs
+        Run folders that palate fit wrote.
+    protocol
+        full-ranking (the target among all items), or candidates (among drawn ones, for papers that measure so).
+    settings
+        One setting of the protocol as key=value, such as history=train, mask_history=false, n=100.
+    unverified
+        Let a system without a manifest through; its figures carry the mark "unverified".
+    json
+        Write the figures to this file (schema palate.report/1).
+    """
+    from palate import experiment
+    from palate.core.errors import ConfigError
+    from palate.runs import FittedRun
+
+    if not runs:
+        raise ConfigError("name at least one run folder, such as runs/sasrec-world")
+    chosen = protocol_named(protocol, settings)
+    show([experiment.evaluate(FittedRun.open(run), chosen, unverified=unverified) for run in runs], json=json)
+
+
+def protocol_named(name: str, settings: Sequence[str]) -> Protocol:
+    """The protocol of that name with some settings changed."""
+    from palate.core.config import configure, parse_settings
+    from palate.core.errors import ConfigError, nearest
+    from palate.evaluation.protocols import Candidates, FullRanking
+
+    kinds: dict[str, Any] = {"full-ranking": FullRanking, "candidates": Candidates}
+    if name not in kinds:
+        raise ConfigError(f"there is no protocol '{name}'{nearest(name, kinds)}")
+    return configure(kinds[name], parse_settings(settings), where=name)
+
+
+def show(reports: Sequence[Report], comparisons: Comparisons | None = None, *, json: Path | None = None) -> None:
+    """Print the leaderboard and its slices, and write the JSON when asked."""
+    from rich.console import Console
+
+    from palate.core.store import write_json
+    from palate.evaluation.reports import to_json
+    from palate.evaluation.tables import leaderboard, slice_table
+
+    console = Console()
+    console.print(leaderboard(reports, comparisons))
+    if any(report.slices for report in reports):
+        console.print()
+        console.print(slice_table(reports))
+    if json is not None:
+        write_json(json, to_json(reports, comparisons))
+        console.print(f"figures → {json}", highlight=False)
