@@ -79,9 +79,10 @@ class Record:
         year = f"{-self.year} BCE" if self.year < 0 else str(self.year)
         made = "directed" if self.domain == "film" else "written"
         series = f" {self.series}, number {self.series_position}." if self.series else ""
-        return f"{self.title}, {made} by {self.author}, {year}. {', '.join(self.genres).capitalize()}.{series} " + (
-            self.description
-        )
+        head = f"{self.title}, {made} by {self.author}, {year}. {', '.join(self.genres).capitalize()}.{series}"
+        asked = [THEMES[theme][0] for theme in self.themes]
+        those = "viewers" if self.domain == "film" else "readers"
+        return f"{head} {self.description} For {those} of {', '.join(asked[:-1])} and {asked[-1]}."
 
 
 @lru_cache(maxsize=2)

@@ -29,27 +29,27 @@ class WorldConfig(Config):
     events_low: int = Field(20, ge=4, description="shortest history, in events")
     events_high: int = Field(40, ge=4, description="longest history, in events")
 
-    taste: float = Field(1.25, ge=0, description="log-odds for each theme of an item the reader loves")
-    loved: int = Field(3, ge=1, le=8, description="themes a reader loves")
+    taste: float = Field(2.5, ge=0, description="log-odds for each theme of an item the reader loves")
+    loved: int = Field(4, ge=1, le=8, description="themes a reader loves")
     avoided: int = Field(2, ge=0, le=8, description="themes a reader avoids; each takes `taste` away")
-    circle: float = Field(1.6, ge=0, description="log-odds for an item of the reader's own circle")
+    circle: float = Field(2.5, ge=0, description="log-odds for an item of the reader's own circle")
     circles: int = Field(8, ge=2, description="hidden groups of readers and items, independent of all text")
-    motif: float = Field(1.1, ge=0, description="log-odds for a cover with the motif a fan likes")
-    motif_fans: float = Field(0.5, ge=0, le=1, description="share of readers who choose by the cover at all")
-    popularity: float = Field(0.7, ge=0, description="Zipf exponent of the items' general appeal")
+    motif: float = Field(1.8, ge=0, description="log-odds for a cover with the motif a fan likes")
+    motif_fans: float = Field(0.6, ge=0, le=1, description="share of readers who choose by the cover at all")
+    popularity: float = Field(0.8, ge=0, description="Zipf exponent of the items' general appeal")
 
-    next_in_series: float = Field(0.5, ge=0, le=1, description="chance that the next volume follows a volume")
-    next_by_author: float = Field(0.2, ge=0, le=1, description="else: chance that the author's next book follows")
+    next_in_series: float = Field(0.35, ge=0, le=1, description="chance that the next volume follows a volume")
+    next_by_author: float = Field(0.3, ge=0, le=1, description="else: chance that the author's next book follows")
     noise: float = Field(0.1, ge=0, le=1, description="share of events drawn evenly, whoever reads")
 
     cold_share: float = Field(0.1, ge=0, lt=1, description="share of items that appear late only")
-    cold_last: float = Field(0.15, ge=0, le=1, description="chance that a reader's last event is a cold item")
-    cold_before: float = Field(0.07, ge=0, le=1, description="the same for the event before the last")
+    cold_last: float = Field(0.2, ge=0, le=1, description="chance that a reader's last event is a cold item")
+    cold_before: float = Field(0.1, ge=0, le=1, description="the same for the event before the last")
 
     film_only: float = Field(0.25, ge=0, le=1, description="with films: share of readers who only watch")
     book_only: float = Field(0.45, ge=0, le=1, description="with films: share of readers who only read")
 
-    candidates: int = Field(1024, ge=64, description="items a reader weighs; larger catalogues are sampled first")
+    candidates: int = Field(512, ge=128, description="items a reader weighs; larger catalogues are sampled first")
     reviews: bool = True
     shuffled: Signal | None = None
 

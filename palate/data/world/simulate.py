@@ -27,6 +27,10 @@ Flags = npt.NDArray[np.bool_]
 CAUSES: tuple[str, ...] = ("free", "series", "author", "noise", "cold")
 FREE, SERIES, AUTHOR, NOISE, COLD = range(len(CAUSES))
 
+CHOICE = ("popularity", "taste", "circle", "motif")
+# nobody has read a cold item yet, so nothing but its text and its cover can speak for it
+CHOICE_COLD = ("taste", "motif")
+
 CHUNK = 2048  # readers simulated at once; part of the version, since each chunk has its own generator
 LATE = 2  # events of each reader after the release of the cold items
 START_MS = 1_577_836_800_000  # 2020-01-01T00:00:00Z
@@ -143,8 +147,9 @@ class _Chunk:
         warm, cold_pool = pools
         everyone = np.arange(len(self.user))
         # an event uses up at most two wishes: the one it came from and the one it fulfils
-        wish, open_wish = self._preferred(warm, 2 * T + 8)
-        cold, open_cold = self._preferred(cold_pool, LATE)
+        wish, open_wish = self._preferred(warm, 2 * T + 8, CHOICE)
+        wish, open_wish = self._in_any_order(wish, open_wish, length)
+        cold, open_cold = self._preferred(cold_pool, LATE, CHOICE_COLD)
         read = np.full((len(self.user), T), -1, dtype=np.int64)
         cause = np.full((len(self.user), T), -1, dtype=np.int8)
         for t in range(T):
@@ -163,15 +168,15 @@ class _Chunk:
             read, cause = self._shuffle_order(read, cause)
         return self._events(read, cause, length)
 
-    def _preferred(self, pool: _Pool, k: int) -> tuple[Rows, Flags]:
+    def _preferred(self, pool: _Pool, k: int, by: tuple[str, ...]) -> tuple[Rows, Flags]:
         """The ``k`` items each reader would choose first, best first ``[b, k]``, and which of them may be chosen."""
         b, shuffled = len(self.user), self.config.shuffled
         sampled = len(pool.rows) > self.config.candidates
         if sampled:
-            drawn = self.rng.random((b, self.config.candidates))
-            even = shuffled == "popularity"
+            drawn = np.sort(self.rng.random((b, self.config.candidates)), axis=1)  # sorted keys search much faster
+            even = shuffled == "popularity" or "popularity" not in by
             place = (drawn * len(pool.rows)).astype(np.int64) if even else np.searchsorted(pool.cumulated, drawn)
-            item = pool.rows[np.sort(place, axis=1)]
+            item = pool.rows[place]
         else:
             item = np.broadcast_to(pool.rows, (b, len(pool.rows)))
         parts = affinity(self.config, self.who, self.items, self.traits, self.user, item)
@@ -179,8 +184,8 @@ class _Chunk:
             # the control: each reader responds as strongly, but to a private shuffle that nobody shares
             parts[shuffled] = self.rng.permuted(np.broadcast_to(parts[shuffled], item.shape), axis=1)
         elif sampled:
-            del parts["popularity"]  # the candidates were drawn by it
-        score = sum(parts.values()) + self.rng.gumbel(size=item.shape).astype(np.float32)
+            parts["popularity"] = np.float32(0)  # the candidates were drawn by it
+        score = sum(parts[name] for name in by) + self.rng.gumbel(size=item.shape).astype(np.float32)
         closed = self._closed(item)
         if sampled:
             closed[:, 1:] |= item[:, 1:] == item[:, :-1]
@@ -190,6 +195,13 @@ class _Chunk:
         order = np.argsort(-np.take_along_axis(score, best, 1), axis=1, kind="stable")
         best = np.take_along_axis(best, order, 1)
         return np.take_along_axis(item, best, 1), np.isfinite(np.take_along_axis(score, best, 1))
+
+    def _in_any_order(self, wish: Rows, open_wish: Flags, length: Rows) -> tuple[Rows, Flags]:
+        """Shuffle the wishes a reader has events for: else the best come first and the last events say least."""
+        place = np.arange(wish.shape[1])
+        within = place < (length * (1 - self.config.noise) * 0.75)[:, None]
+        order = np.argsort(np.where(within, self.rng.random(wish.shape), 1 + place), axis=1)
+        return np.take_along_axis(wish, order, 1), np.take_along_axis(open_wish, order, 1)
 
     def _closed(self, item: Rows) -> Flags:
         """Items of a domain the reader does not use; ``item`` is ``[b, M]`` or ``[b]``."""
@@ -278,7 +290,7 @@ class _Chunk:
         felt = sum(parts[name] for name in ("taste", "circle", "motif") if name != self.config.shuffled)
         mood = self.rng.normal(0, 0.3, (len(self.user), 1)) + self.rng.normal(0, 0.6, item.shape)
         followed = 0.4 * ((cause == SERIES) | (cause == AUTHOR))
-        return np.clip(np.rint(2.9 + 0.5 * felt + followed + mood), 1, 5).astype(np.float32)
+        return np.clip(np.rint(2.7 + 0.4 * felt + followed + mood), 1, 5).astype(np.float32)
 
 
 def _seen(read: Rows, item: Rows) -> Flags:
