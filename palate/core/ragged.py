@@ -99,3 +99,30 @@ class Ragged:
         """Each row followed by the same row of ``other``."""
         order = np.argsort(np.concatenate([self.row_numbers(), other.row_numbers()]), kind="stable")
         return Ragged.from_lengths(np.concatenate([self.flat(), other.flat()])[order], self.lengths + other.lengths)
+
+    def distinct(self, n_values: int) -> Ragged:
+        """Each row as an ascending set, without values below 0 or at and beyond ``n_values``."""
+        flat = self.flat().astype(np.int64, copy=False)
+        rows = self.row_numbers()
+        inside = (flat >= 0) & (flat < n_values)
+        if not inside.all():
+            flat, rows = flat[inside], rows[inside]
+        keys = rows * n_values + flat
+        if (keys[1:] <= keys[:-1]).any():
+            keys = np.sort(keys)
+            keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+            rows, flat = np.divmod(keys, n_values)
+        return Ragged.from_lengths(flat, np.bincount(rows, minlength=len(self)))
+
+    def without(self, other: Ragged) -> Ragged:
+        """Each row without the values that the same row of ``other`` holds."""
+        reach = 1 + max(int(part.max(initial=0)) for part in (self.flat(), other.flat()))
+        unwanted = other.distinct(reach)
+        keys = unwanted.row_numbers() * reach + unwanted.flat()
+        flat = self.flat().astype(np.int64, copy=False)
+        asked = self.row_numbers() * reach + flat
+        places = np.searchsorted(keys, asked)
+        held = np.zeros(len(asked), dtype=bool)
+        within = places < len(keys)
+        held[within] = keys[places[within]] == asked[within]
+        return self.where(~held | (flat < 0))

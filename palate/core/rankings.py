@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palate.core.ragged import IntArray, Ragged
+from palate.core.top_k import NOTHING, Keys, best_keys, decoded, keys_of, padded
 
 Block = npt.NDArray[np.float32]
 
@@ -44,10 +45,11 @@ class Rankings:
         """One ``Ranking`` a request, with outside ids."""
         for i, (rows, scores) in enumerate(zip(self.item_rows, self.scores, strict=True)):
             found = rows >= 0
+            reasons = () if self.reasons is None else self.reasons[i]
             yield Ranking(
                 items=tuple(item_ids[row] for row in rows[found]),
                 scores=tuple(float(score) for score in scores[found]),
-                reasons=self.reasons[i] if self.reasons is not None else (),
+                reasons=tuple(reason for reason, shown in zip(reasons, found, strict=False) if shown),
             )
 
     @classmethod
@@ -67,27 +69,23 @@ class Rankings:
 def rank(
     blocks: Iterable[Block], k: int, *, leave_out: Ragged | None = None, candidates: Ragged | None = None
 ) -> Rankings:
-    """The best ``k`` of each row of consecutive score blocks ``[b, N]``; blocks are overwritten.
+    """The best ``k`` of each row of consecutive score blocks ``[b, N]``; blocks are read once and overwritten.
 
     Ties go to the lower item row. NaN scores, items left out and items that are no candidates are never answered.
     """
-    found: list[IntArray] = []
-    scores: list[npt.NDArray[np.float32]] = []
+    found: list[Keys] = []
     start = 0
     for block in blocks:
         stop = start + len(block)
-        if candidates is not None:
-            block = _only(block, candidates[start:stop])
-        if leave_out is not None:
-            place_rows, item_rows = _inside(leave_out[start:stop], block.shape[1])
-            block[place_rows, item_rows] = np.nan
-        rows, values = top_k(block, k)
-        found.append(rows)
-        scores.append(values)
+        left = None if leave_out is None else leave_out[start:stop]
+        if candidates is None:
+            found.append(best_keys(_masked(block, left), k))
+        else:
+            found.append(_best_among(block, k, candidates[start:stop], left))
         start = stop
     if not found:
         return Rankings(np.zeros((0, k), dtype=np.int64), np.zeros((0, k), dtype=np.float32))
-    return Rankings(np.concatenate(found), np.concatenate(scores))
+    return Rankings(*decoded(np.concatenate(found)))
 
 
 def pick(blocks: Iterable[Block], candidates: Ragged) -> npt.NDArray[np.float32]:
@@ -105,33 +103,27 @@ def pick(blocks: Iterable[Block], candidates: Ragged) -> npt.NDArray[np.float32]
     return np.concatenate(picked) if picked else np.zeros(0, dtype=np.float32)
 
 
-def top_k(scores: Block, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
-    """Rows and scores ``[b, k]`` of the k largest of each row, best first, ties to the lower column, NaN never.
-
-    Where a row has fewer than k numbers, -1 and NaN fill the end.
-    """
-    b, n = scores.shape
-    width = min(k, n)
-    clean = np.where(np.isnan(scores), -np.inf, scores)
-    order = np.argsort(-clean, axis=1, kind="stable")[:, :width]
-    values = np.take_along_axis(scores, order, axis=1)
-    missing = np.isnan(values)
-    rows = np.full((b, k), -1, dtype=np.int64)
-    best = np.full((b, k), np.nan, dtype=np.float32)
-    rows[:, :width] = np.where(missing, -1, order)
-    best[:, :width] = values
-    return rows, best
+def _masked(block: Block, leave_out: Ragged | None) -> Block:
+    """The block with NaN where an item is left out."""
+    if leave_out is None:
+        return block
+    flat = leave_out.flat()
+    inside = (flat >= 0) & (flat < block.shape[1])
+    if not block.flags.writeable:
+        block = block.copy()
+    block[leave_out.row_numbers()[inside], flat[inside]] = np.nan
+    return block
 
 
-def _inside(items: Ragged, n_items: int) -> tuple[IntArray, IntArray]:
-    """Row numbers and item rows of the entries that a block of ``n_items`` columns holds."""
-    flat = items.flat().astype(np.int64, copy=False)
-    inside = (flat >= 0) & (flat < n_items)
-    return items.row_numbers()[inside], flat[inside]
-
-
-def _only(block: Block, candidates: Ragged) -> Block:
-    rows, items = _inside(candidates, block.shape[1])
-    kept = np.full_like(block, np.nan)
-    kept[rows, items] = block[rows, items]
-    return kept
+def _best_among(block: Block, k: int, candidates: Ragged, leave_out: Ragged | None) -> Keys:
+    """``[b, k]`` keys of the best candidates: only their scores are read."""
+    asked = candidates.distinct(block.shape[1])
+    if leave_out is not None:
+        asked = asked.without(leave_out)
+    rows, items = asked.row_numbers(), asked.flat()
+    keys = padded(keys_of(np.asarray(block[rows, items], dtype=np.float32), items), rows, len(block))
+    keys.sort(axis=1)
+    best = np.full((len(block), k), NOTHING)
+    width = min(k, keys.shape[1])
+    best[:, :width] = keys[:, :width]
+    return best
