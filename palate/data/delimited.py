@@ -6,7 +6,7 @@ Lines without a quote are split all at once; only those with one go through the 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,23 @@ EXPECTED: Mapping[type[pl.DataType], str] = {
 
 @dataclass(frozen=True)
 class Field:
-    """A column to read. as_: its name afterwards; needed: an empty value is an error."""
+    """A column to read. as_: its name afterwards; needed: an empty value is an error.
+
+    parse: text → the column's type, null where that cannot be; expected: what to say then.
+    """
 
     name: str
     as_: str
     dtype: type[pl.DataType] = pl.String
     needed: bool = False
+    parse: Callable[[pl.Series], pl.Series] | None = None
+    expected: str = ""
+
+    def typed(self, text: pl.Series) -> pl.Series:
+        """The text as values; null where it is none."""
+        if self.parse is not None:
+            return self.parse(text)
+        return text if self.dtype == pl.String else text.str.strip_chars().cast(self.dtype, strict=False)
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,15 @@ def header_of(path: Path, layout: Layout) -> list[str]:
     for lines in line_chunks(path, encoding=layout.encoding, quotes_closed=layout.quoted, chunk_bytes=1 << 16):
         return _header(lines, layout)[0]
     raise DataError(f"{path} is empty")
+
+
+def sample_delimited(path: Path, layout: Layout, rows: int) -> pl.DataFrame:
+    """The first rows as text; rows that cannot be read are left out."""
+    for lines in line_chunks(path, encoding=layout.encoding, quotes_closed=layout.quoted, chunk_bytes=1 << 18):
+        header, rest = _header(lines, layout)
+        whole = Lines(rest.texts[:rows], rest.first)
+        return _records(path, whole, header, layout, BadRows(rows)).drop("line #")
+    raise DataError(f"{path} is empty; expected the names of the columns in line 1")
 
 
 def _header(lines: Lines, layout: Layout) -> tuple[list[str], Lines]:
@@ -167,7 +187,7 @@ def typed(path: Path, records: pl.DataFrame, fields: Sequence[Field], bad: BadRo
     wrong_in: list[tuple[Field, np.ndarray]] = []
     for field in fields:
         text = records[field.name]
-        column = text if field.dtype == pl.String else text.str.strip_chars().cast(field.dtype, strict=False)
+        column = field.typed(text)
         failed = column.is_null() & ~text.str.strip_chars().is_in([""]).fill_null(True)
         if field.dtype == pl.Float64:
             failed |= ~column.is_finite().fill_null(True)
@@ -182,7 +202,13 @@ def typed(path: Path, records: pl.DataFrame, fields: Sequence[Field], bad: BadRo
         field = next(field for field, mask in wrong_in if mask[row])
         value = records[field.name][int(row)] or ""
         bad.add(
-            DataError.at(path, EXPECTED[field.dtype], line=records["line #"][int(row)], column=field.name, value=value)
+            DataError.at(
+                path,
+                field.expected or EXPECTED[field.dtype],
+                line=records["line #"][int(row)],
+                column=field.name,
+                value=value,
+            )
         )
     table = pl.DataFrame(columns)
     return table.filter(~wrong) if wrong.any() else table

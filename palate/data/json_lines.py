@@ -135,7 +135,7 @@ def read_records(
 
 
 def _values(path: Path, line: int, record: dict[str, Any], keys: Sequence[Key], bad: BadRows) -> list[Any] | None:
-    values = []
+    values: list[Any] = []
     for key in keys:
         value = record.get(key.name)
         if value is None:

@@ -1,4 +1,4 @@
-"""Moments as people write them (ISO text, seconds, milliseconds) to int64 milliseconds, and which of these a column is."""
+"""Moments as people write them (ISO text, seconds, milliseconds) to int64 milliseconds; which of these a column is."""
 
 from __future__ import annotations
 

@@ -73,8 +73,11 @@ def _tags(folder: Path, bad: BadRows) -> pl.DataFrame:
         return pl.DataFrame(schema={"goodreads": pl.String, "category": pl.List(pl.String)})
     used = read_delimited(
         of_books,
-        [Field("goodreads_book_id", "goodreads", needed=True), Field("tag_id", "tag", needed=True)]
-        + [Field("count", "count", pl.Int64, needed=True)],
+        [
+            Field("goodreads_book_id", "goodreads", needed=True),
+            Field("tag_id", "tag", needed=True),
+            Field("count", "count", pl.Int64, needed=True),
+        ],
         bad=bad,
     )
     named = read_delimited(names, [Field("tag_id", "tag", needed=True), Field("tag_name", "name")], bad=bad)

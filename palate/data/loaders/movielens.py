@@ -70,11 +70,12 @@ def ml_1m(folder: Path, reading: Reading) -> Tables:
         find_file(folder, "ratings.dat"), _rating_fields(*columns), Layout("::", columns, quoted=False), bad
     )
     movies = barred_movies(find_file(folder, "movies.dat"), "iso-8859-1", bad)
-    columns = ("UserID", "Gender", "Age", "Occupation", "Zip-code")
+    about_users = ("UserID", "Gender", "Age", "Occupation", "Zip-code")
     users = read_delimited(
         find_file(folder, "users.dat"),
-        [Field("UserID", "user", needed=True)] + [Field(name, name.lower().replace("-", " ")) for name in columns[1:]],
-        Layout("::", columns, quoted=False),
+        [Field("UserID", "user", needed=True)]
+        + [Field(name, name.lower().replace("-", " ")) for name in about_users[1:]],
+        Layout("::", about_users, quoted=False),
         bad,
     )
     about = About(title="MovieLens 1M", source="https://grouplens.org/datasets/movielens/1m/", licence=_LICENCE)

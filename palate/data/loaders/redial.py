@@ -1,5 +1,6 @@
-"""ReDial (R. Li et al., *Towards Deep Conversational Recommendations*, NeurIPS 2018): people talk about movies. CC BY 4.0.
+"""ReDial: people talk about movies. CC BY 4.0.
 
+R. Li et al., *Towards Deep Conversational Recommendations*, NeurIPS 2018.
 ``train_data.jsonl`` and ``test_data.jsonl``, a conversation a line. An event is a movie that was mentioned, seen from
 the person who seeks (``initiatorWorkerId``): ``kind`` is ``suggested`` or ``mentioned``, ``rating`` 1 for liked, 0 for
 not liked, null where the seeker did not say. Movies follow by their first mention (``@id`` in a message); conversations

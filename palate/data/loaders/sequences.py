@@ -3,8 +3,8 @@
 S3-Rec (K. Zhou et al., *S3-Rec*, CIKM 2020; files of RUCAIBox/CIKM2020-S3Rec) prepared Amazon 2014, Yelp and Last.fm
 this way: ``<Name>.txt`` with ids from 1, ``<Name>_item2attributes.json`` (item → attribute numbers) and, in the P5
 line of work (Wenyueh/LLM-RecSys-ID), ``datamaps.json`` with the first publisher's ids (``outside``: an ASIN, a Yelp
-business) and the names of attributes (brands and categories). Only the order is known. ``irec`` (CTLab-ITMO/IRec) numbers the same events anew and adds
-``<Name>_timestamps.txt``, line by line the Unix seconds of each event, which are days.
+business) and the names of attributes (brands and categories). Only the order is known. ``irec`` (CTLab-ITMO/IRec)
+numbers the same events anew and adds ``<Name>_timestamps.txt``, line by line the Unix seconds of each event: days.
 """
 
 from __future__ import annotations
