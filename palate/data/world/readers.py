@@ -28,7 +28,12 @@ _WISHES = (
     "I read for {a}; {b} is welcome too.",
     "My favourites are about {a} and {b}.",
 )
-_REFUSALS = (" Nothing about {x}, please.", " I would rather avoid {x}.", " I have had enough of {x}.", " No {x} for me.")
+_REFUSALS = (
+    " Nothing about {x}, please.",
+    " I would rather avoid {x}.",
+    " I have had enough of {x}.",
+    " No {x} for me.",
+)
 _FORMATS = ("paper", "e-book", "audio")
 
 
@@ -99,7 +104,9 @@ def readers(config: WorldConfig) -> Readers:
     fans = rng.random(n) < config.motif_fans
     motif = np.where(fans, rng.integers(len(MOTIFS), size=n), -1)
     split = rng.random(n)
-    group = np.where(split < config.book_only, BOOKS, np.where(split < config.book_only + config.film_only, FILMS, BOTH))
+    group = np.where(
+        split < config.book_only, BOOKS, np.where(split < config.book_only + config.film_only, FILMS, BOTH)
+    )
     return Readers(
         taste=taste,
         circle=rng.integers(config.circles, size=n).astype(np.int16),

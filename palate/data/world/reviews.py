@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 # opening by stars; the words differ between neighbours, so that a reader of the text can tell 4 from 5
 OPENINGS: dict[int, tuple[str, ...]] = {
-    1: ("A waste of an evening.", "Dreadful, I gave up halfway.", "I disliked every page of it.", "Terrible, not for me."),
+    1: ("A waste of an evening.", "Dreadful, I gave up halfway.", "I disliked it.", "Terrible, not for me."),
     2: ("Rather dull.", "Disappointing on the whole.", "It dragged, and I was bored.", "Weak, with a few good lines."),
-    3: ("It was all right.", "Neither good nor bad.", "Decent enough to pass the time.", "A mixed bag, fair in places."),
+    3: ("It was all right.", "Neither good nor bad.", "Decent enough to pass the time.", "A mixed bag, but fair."),
     4: ("Very good company.", "I enjoyed this a lot.", "A strong piece of work.", "Good from start to finish."),
     5: ("A masterpiece.", "I could not put it down.", "Wonderful, I will come back to it.", "Perfect, simply superb."),
 }

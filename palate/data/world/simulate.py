@@ -112,7 +112,9 @@ def simulate(config: WorldConfig, items: Catalogue, who: Readers, traits: ItemTr
     chunks = []
     for number, first in enumerate(range(0, len(who), CHUNK)):
         user = np.arange(first, min(first + CHUNK, len(who)))
-        chunks.append(_Chunk(config, items, who, traits, user, np.random.default_rng([config.seed, 3, number])).run(pools))
+        chunks.append(
+            _Chunk(config, items, who, traits, user, np.random.default_rng([config.seed, 3, number])).run(pools)
+        )
     return Events(*(np.concatenate([getattr(c, name) for c in chunks]) for name in Events.__dataclass_fields__))
 
 
