@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,19 +10,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def kept(shape: torch.Size, p: float) -> tuple[Tensor, float]:
+    """A CPU tensor of bytes, 0 with probability ``p`` and else 1, and the factor that scales the rest.
+
+    ``p`` is rounded to 1/256. Bytes, not booleans: torch multiplies floats by bytes several times as fast.
+    """
+    threshold = min(round(256 * p), 255)
+    n = math.prod(shape)
+    words = torch.empty((n + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    drawn = words.view(torch.uint8)[:n].view(shape)
+    return torch.ge(drawn, threshold, out=torch.empty(shape, dtype=torch.uint8)), 256 / (256 - threshold)
+
+
 class _ByteDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-        dropped = (words.view(torch.uint8)[: x.numel()] < threshold).view(x.shape)
-        ctx.save_for_backward(dropped)
-        ctx.scale = 256 / (256 - threshold)
-        return (x * ctx.scale).masked_fill_(dropped, 0)
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        mask, ctx.scale = kept(x.shape, p)
+        ctx.save_for_backward(mask)
+        return (x * mask).mul_(ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (dropped,) = ctx.saved_tensors
-        return (grads[0] * ctx.scale).masked_fill_(dropped, 0), None
+        (mask,) = ctx.saved_tensors
+        return (grads[0] * mask).mul_(ctx.scale), None
 
 
 class Dropout(nn.Module):
@@ -33,9 +44,14 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout must lie in [0, 1), found {p}")
         self.p = p
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped at present."""
+        return self.training and self.p > 0
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
+        if not self.active:
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        return _ByteDropout.apply(x, round(256 * self.p))  # type: ignore[no-untyped-call]
+        return _ByteDropout.apply(x, self.p)  # type: ignore[no-untyped-call]

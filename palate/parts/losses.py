@@ -13,47 +13,55 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LOGIT_BYTES = 8 * 2**20
-"""Logits alive at once in ``full_softmax``: about the share of a last-level cache that one job may have."""
+LOGIT_BYTES = 64 * 2**20
+"""Logits alive at once in ``full_softmax``, at most."""
+CPU_ROWS = 256
+"""Positions a chunk on a CPU: enough for fast matmuls, few enough to stay in the cache (measured)."""
 
 
 class _FullSoftmax(torch.autograd.Function):
-    """Cross entropy over all items; each chunk of logits lives only while its loss and gradients are taken."""
+    """Cross entropy over all items; a chunk of logits lives only while its loss and gradients are taken."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-        p = len(hidden)
-        loss = hidden.new_zeros((), dtype=torch.float32)
+        learns = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden)
         grad_table = torch.zeros_like(table)
         grad_bias = None if bias is None else torch.zeros_like(bias)
-        for start in range(0, p, rows):
+        # One room for all chunks: fresh pages for each would cost as much as the matmul.
+        room = hidden.new_empty((min(rows, len(hidden)), len(table)))
+        loss = hidden.new_zeros(())
+        for start in range(0, len(hidden), rows):
             h, target = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = h @ table.T if bias is None else torch.addmm(bias, h, table.T)
-            top = logits.amax(1, keepdim=True)
-            own = logits.gather(1, target).sub_(top)
-            logits.sub_(top).exp_()
-            total = logits.sum(1, keepdim=True)
-            loss += (total.log() - own).sum()
-            logits.mul_(total.mul_(p).reciprocal_())
-            logits.scatter_add_(1, target, logits.new_full(target.shape, -1 / p))
-            torch.mm(logits, table, out=grad_hidden[start : start + rows])
-            grad_table.addmm_(logits.T, h)
+            logits = torch.mm(h, table.T, out=room[: len(h)])
+            if bias is not None:
+                logits += bias
+            own, top = logits.gather(1, target), logits.amax(1, keepdim=True)
+            shares = torch.softmax(logits, 1, out=logits)
+            # The largest share is exp(top - log-sum-exp) and never underflows, as the target's own may.
+            loss += (top - shares.amax(1, keepdim=True).log() - own).sum()
+            if not learns:
+                continue
+            shares.scatter_add_(1, target, shares.new_full(target.shape, -1.0))
+            torch.mm(shares, table, out=grad_hidden[start : start + rows])
+            grad_table.addmm_(shares.T, h)
             if grad_bias is not None:
-                grad_bias += logits.sum(0)
+                grad_bias += shares.sum(0)
         ctx.save_for_backward(grad_hidden, grad_table, grad_bias)
-        return loss / p
+        return loss / len(hidden)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_table, grad_bias = ctx.saved_tensors
-        scale = grads[0]
+        scale = grads[0] / len(grad_hidden)
         return grad_hidden * scale, grad_table * scale, None, None if grad_bias is None else grad_bias * scale, None
 
 
 def full_softmax(hidden: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``-log softmax(hidden · table)[target]``, mean, never holding ``[P, N]`` at once."""
+    """``-log softmax(hidden · table + bias)[target]``, mean, never holding ``[P, N]`` at once."""
     rows = max(1, LOGIT_BYTES // (4 * len(table)))
+    if hidden.device.type == "cpu":
+        rows = min(rows, CPU_ROWS)
     return _FullSoftmax.apply(hidden, table, targets, bias, rows)  # type: ignore[no-untyped-call]
 
 
