@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import polars as pl
 from palate.core.errors import ConfigError, DataError, StoreError
 from palate.core.report import Interval, Report
 from palate.core.split import Split
-from palate.core.store import write_json
+from palate.core.store import write_bytes, write_json
 from palate.evaluation import slices
 from palate.evaluation.beyond import beyond
 from palate.evaluation.comparison import Comparisons, run_number
@@ -118,8 +117,9 @@ def _figures(
 def write_report(report: Report, folder: str | Path) -> None:
     """``report.json`` and ``cases.parquet`` into ``folder``, the rows first, each whole or not at all."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_parquet(folder / "cases.parquet", report.cases)
+    rows = BytesIO()
+    report.cases.write_parquet(rows)
+    write_bytes(folder / "cases.parquet", rows.getvalue())
     plain = {item.name: getattr(report, item.name) for item in fields(report) if item.name != "cases"}
     plain["metrics"] = _plain(report.metrics)
     plain["beyond"] = _plain(report.beyond)
@@ -214,16 +214,3 @@ def _spans(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
 def _number(value: float | None) -> float | None:
     """JSON has no NaN and no infinity."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _write_parquet(path: Path, table: pl.DataFrame) -> None:
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    try:
-        table.write_parquet(aside)
-        with open(aside, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise

@@ -39,13 +39,13 @@ def leaderboard(
     best = comparisons.best(main) if comparisons else [reports[0].name]
     shown = list(dict.fromkeys(name for name in ("recall@10", main) if name in reports[0].metrics))
     beyond = [name for name in reports[0].beyond if name.startswith("coverage@")]
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("", width=1)
-    table.add_column("system", overflow="fold")
-    table.add_column("pretrained")
+    table.add_column("system", overflow="fold", min_width=10)
+    table.add_column("pretrained", no_wrap=True)
     for name in shown:
         table.add_column(metric(name).pretty, no_wrap=True)
-    for heading in (*("coverage" for _ in beyond), "fit", "parameters"):
+    for heading in (*("coverage" for _ in beyond), "fit", "params"):
         table.add_column(heading, justify="right", no_wrap=True)
     for report in sorted(reports, key=lambda report: -report.metrics[main].value):
         mark = BEST if report.name == best[0] else LEVEL if report.name in best else ""
@@ -56,7 +56,7 @@ def leaderboard(
             report.pretrained,
             *(_figure(report.metrics[name], style) for name in shown),
             *(_share(report.beyond.get(name)) for name in beyond),
-            _seconds(report.cost.get("fit_seconds")),
+            duration(report.cost.get("fit_seconds")),
             _count(report.cost.get("parameters")),
         )
     said = Text(comparisons.sentence(main)) if comparisons else Text("")
@@ -124,18 +124,15 @@ def _share(span: Interval | None) -> str:
     return "–" if span is None else f"{span.value:.0%}"
 
 
-def _seconds(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """``0.4 s``, ``83 s``, ``12 min``, ``3.5 h``; a dash for what is not known."""
     if seconds is None:
         return "–"
     if seconds < 10:
-        return f"{seconds:.1f} s"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+        return f"{seconds:.1f} s" if seconds >= 0.1 else "<0.1 s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _count(number: float | None) -> str:
