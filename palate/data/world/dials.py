@@ -29,16 +29,16 @@ class WorldConfig(Config):
     events_low: int = Field(20, ge=4, description="shortest history, in events")
     events_high: int = Field(40, ge=4, description="longest history, in events")
 
-    taste: float = Field(2.5, ge=0, description="log-odds for each theme of an item the reader loves")
+    taste: float = Field(2.2, ge=0, description="log-odds for each theme of an item the reader loves")
     loved: int = Field(4, ge=1, le=8, description="themes a reader loves")
     avoided: int = Field(2, ge=0, le=8, description="themes a reader avoids; each takes `taste` away")
-    circle: float = Field(2.5, ge=0, description="log-odds for an item of the reader's own circle")
+    circle: float = Field(3.0, ge=0, description="log-odds for an item of the reader's own circle")
     circles: int = Field(8, ge=2, description="hidden groups of readers and items, independent of all text")
-    motif: float = Field(1.8, ge=0, description="log-odds for a cover with the motif a fan likes")
+    motif: float = Field(2.0, ge=0, description="log-odds for a cover with the motif a fan likes")
     motif_fans: float = Field(0.6, ge=0, le=1, description="share of readers who choose by the cover at all")
-    popularity: float = Field(0.8, ge=0, description="Zipf exponent of the items' general appeal")
+    popularity: float = Field(1.0, ge=0, description="Zipf exponent of the items' general appeal")
 
-    next_in_series: float = Field(0.35, ge=0, le=1, description="chance that the next volume follows a volume")
+    next_in_series: float = Field(0.4, ge=0, le=1, description="chance that the next volume follows a volume")
     next_by_author: float = Field(0.3, ge=0, le=1, description="else: chance that the author's next book follows")
     noise: float = Field(0.1, ge=0, le=1, description="share of events drawn evenly, whoever reads")
 

@@ -1,13 +1,15 @@
-"""Oracles: the next event predicted by someone who knows part of the truth. No system can pass them by skill.
+"""Oracles: the next event predicted by someone who knows part of the truth. A system can pass one by luck only.
 
-An oracle knows some of ``popularity``, ``taste``, ``circle``, ``motif``, ``order`` and follows the rules of
-``simulate`` with what it knows; what it does not know is left out of the choice. Its score is measured as systems
-are: the last event of each reader, all items but those in the history, expected rank under ties.
+An oracle knows some of ``popularity``, ``taste``, ``stated`` (only the themes the preference sentence names),
+``circle``, ``motif`` and ``order``, and follows the rules of ``simulate`` with what it knows; what it does not know is
+left out of the choice. Its score is measured as systems are: the last event of each reader, all items but those in
+the history, expected rank under ties.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,7 @@ def last_events(world: World) -> tuple[Rows, npt.NDArray[np.bool_]]:
 
 
 def oracle_scores(world: World, knows: Collection[str] = ALL) -> npt.NDArray[np.float64]:
-    """``[U, N]`` chance of each item as the reader's last event, as far as the oracle can tell; 0 where already read."""
+    """``[U, N]`` chance of each item as the reader's last event, as far as the oracle can tell; 0 once read."""
     data = world.dataset
     stops = np.searchsorted(data.user_rows, np.arange(data.n_users), side="right")
     previous = data.item_rows[stops - 2].astype(np.int64)
@@ -46,9 +48,12 @@ def oracle_scores(world: World, knows: Collection[str] = ALL) -> npt.NDArray[np.
 
 
 def recall_at_10(
-    scores: npt.NDArray[np.float64], targets: Rows, left_out: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_] | None
+    scores: npt.NDArray[np.float64],
+    targets: Rows,
+    left_out: npt.NDArray[np.bool_],
+    among: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """``[U]`` chance that the target is in the top 10; tied items share their places. ``among [N]`` limits the items."""
+    """``[U]`` chance that the target is in the top 10; ties share their places. ``among [N]`` limits the items."""
     scores = np.where(left_out, -np.inf, scores)
     if among is not None:
         scores = np.where(among, scores, -np.inf)
@@ -63,7 +68,10 @@ def _chances(
     config, traits, who = world.config, world.truth.items, world.truth.readers
     film, group = world.catalogue.is_film, who.group[user][:, None]
     item = np.broadcast_to(np.arange(len(traits.cold)), read.shape)
+    if "stated" in knows:
+        who = replace(who, taste=_stated(world))
     parts = affinity(config, who, world.catalogue, traits, user, item)
+    knows = {"taste" if name == "stated" else name for name in knows}
     known = {name: parts[name].astype(np.float64) for name in CHOICE if name in knows}
     utility = sum(known.values(), np.zeros(read.shape))
     utility_cold = sum((known[name] for name in CHOICE_COLD if name in known), np.zeros(read.shape))
@@ -76,6 +84,16 @@ def _chances(
     chance = (1 - config.noise) * chance + config.noise * noise
     late = config.cold_last * cold.any(1, keepdims=True)
     return (1 - late) * chance + late * _softmax(utility_cold, cold)
+
+
+def _stated(world: World) -> npt.NDArray[np.float32]:
+    """``[U, 27]`` the taste a sentence gives away: the two wanted themes and the avoided one."""
+    who = world.truth.readers
+    stated, everyone = np.zeros_like(who.taste), np.arange(len(who))
+    stated[everyone[:, None], who.wants] = 1.0
+    stated[everyone, who.avoids] = -1.0
+    stated[:, -1] = 0.0  # avoids is -1 where nothing is stated
+    return stated
 
 
 def _softmax(utility: npt.NDArray[np.float64], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

@@ -37,7 +37,8 @@ def reviews(events: Events, who: Readers, items: Catalogue, seed: int) -> pl.Ser
     rng = np.random.default_rng([seed, 4])
     n = len(events.user_rows)
     user, item = events.user_rows.astype(np.int64), events.item_rows.astype(np.int64)
-    stars = events.ratings.astype(np.int64)
+    # words follow the stars as people's do: now and then a neighbour's words
+    stars = np.clip(np.rint(events.ratings + rng.normal(0, 0.4, n)), 1, 5).astype(np.int64)
     theme, liking = _telling_theme(user, item, who, items, rng)
     # the wish names one of the two themes the reader states, or any loved one: the same reader, the same wants
     loved = np.argsort(-who.taste[:, :-1] + rng.random((len(who), len(THEMES))) * 0.5, axis=1)[:, :3]

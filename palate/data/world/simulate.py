@@ -81,17 +81,29 @@ def item_traits(config: WorldConfig, items: Catalogue) -> ItemTraits:
     author = np.where(author == series, -1, author)
     before = np.full(n, -1, dtype=np.int64)
     before[series[series >= 0]] = np.flatnonzero(series >= 0)
-    rank = np.empty(n)
-    rank[rng.permutation(n)] = np.arange(1, n + 1)
     return ItemTraits(
         circle=rng.integers(config.circles, size=n).astype(np.int16),
         motif=rng.integers(len(MOTIFS), size=n).astype(np.int16),
-        appeal=(-config.popularity * np.log(rank)).astype(np.float32),
+        appeal=_appeal(config, before, rng),
         cold=cold,
         next_in_series=series,
         next_by_author=author,
         before_in_series=before,
     )
+
+
+def _appeal(config: WorldConfig, before: Rows, rng: np.random.Generator) -> Floats:
+    """``[N]`` log of the Zipf weight: standalone items and whole series are ranked, and a series shares its weight.
+
+    Wishes for later volumes fall on the first one, so without sharing the longest series would be the most read. It
+    is shared by the square root of the volumes: a long series is still more visible than a single book.
+    """
+    start = np.arange(len(before))
+    while (before[start] >= 0).any():
+        start = np.where(before[start] >= 0, before[start], start)
+    firsts, group, volumes = np.unique(start, return_inverse=True, return_counts=True)
+    rank = rng.permutation(len(firsts)) + 1
+    return (-config.popularity * np.log(rank[group]) - 0.5 * np.log(volumes[group])).astype(np.float32)
 
 
 def affinity(config: WorldConfig, who: Readers, items: Catalogue, traits: ItemTraits, user: Rows, item: Rows) -> Parts:
