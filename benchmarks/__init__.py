@@ -1,0 +1,16 @@
+"""Speed and memory, each against plain code measured in the same process. ``palate bench`` runs them.
+
+A benchmark is a function ``run(quick: bool) -> list[Result]``; quick shrinks the work so that it only shows that the
+benchmark runs and the results agree.
+"""
+
+from __future__ import annotations
+
+BENCHMARKS = {
+    "sasrec-step": "benchmarks.sasrec_step:run",
+    "evaluate": "benchmarks.evaluate:run",
+    "load": "benchmarks.load:run",
+    "exact-search": "benchmarks.exact_search:run",
+    "recommend": "benchmarks.recommend:run",
+}
+"""Name → where its function lives. The only list."""
