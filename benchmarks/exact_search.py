@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness import REPEATS, Result, compare
+from benchmarks.harness import REPEATS, Result, compare, must
 from benchmarks.references import Call, Top, search_calls, top_k_stable
 from palate.core.search import exact_top_k
 
@@ -51,13 +51,14 @@ def _assert_stable(rng: np.random.Generator, batch: int, n: int) -> None:
     items = rng.integers(-2, 3, (n, WIDTH)).astype(np.float32)
     found = exact_top_k(queries, items, K)
     rows, scores = top_k_stable(queries, items, K)
-    assert (found.item_rows == rows).all() and (found.scores == scores).all(), "ties must go to the lower item row"
+    must((found.item_rows == rows).all(), "ties must go to the lower item row")
+    must((found.scores == scores).all(), "scores differ from those of a stable sort")
 
 
 def _assert_close(ours: Top, other: Top, name: str) -> None:
     (rows, scores), (other_rows, other_scores) = ours, other
-    assert np.abs(scores - other_scores).max() < ROUNDING, f"scores differ from {name}"
+    must(np.abs(scores - other_scores).max() < ROUNDING, f"scores differ from {name}")
     steps = np.pad(-np.diff(scores, axis=1), ((0, 0), (1, 1)), constant_values=np.inf)
     steps[:, -1] = 0  # the place after the last is not known
     alone = (steps[:, :-1] > 2 * ROUNDING) & (steps[:, 1:] > 2 * ROUNDING)
-    assert (rows == other_rows)[alone].all(), f"items differ from {name}"
+    must((rows == other_rows)[alone].all(), f"items differ from {name}")

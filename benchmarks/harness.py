@@ -43,6 +43,16 @@ class Result:
             raise ValueError(f"{self.name}: ratio {self.ratio} is not {self.seconds} / {self.reference_seconds}")
 
 
+class Disagreement(Exception):
+    """Two ways that must give equal results do not; then no time means anything."""
+
+
+def must(agrees: object, what: str) -> None:
+    """Raise ``Disagreement`` unless ``agrees``: checked also where asserts are switched off."""
+    if not agrees:
+        raise Disagreement(what)
+
+
 def compare(
     name: str, ours: Call, references: Mapping[str, Call], *, repeats: int = REPEATS, gflop: float | None = None
 ) -> Result:

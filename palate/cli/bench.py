@@ -72,7 +72,8 @@ def checkout() -> Path:
 
 def _known(root: Path) -> list[str]:
     spec = spec_from_file_location("benchmarks", root / "benchmarks" / "__init__.py")
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise PalateError(f"cannot read the list of benchmarks in {root / 'benchmarks'}")
     table = module_from_spec(spec)
     spec.loader.exec_module(table)
     return list(table.BENCHMARKS)
