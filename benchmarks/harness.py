@@ -43,14 +43,14 @@ class Result:
             raise ValueError(f"{self.name}: ratio {self.ratio} is not {self.seconds} / {self.reference_seconds}")
 
 
-class Disagreement(Exception):
+class DisagreementError(Exception):
     """Two ways that must give equal results do not; then no time means anything."""
 
 
 def must(agrees: object, what: str) -> None:
-    """Raise ``Disagreement`` unless ``agrees``: checked also where asserts are switched off."""
+    """Raise ``DisagreementError`` unless ``agrees``: checked also where asserts are switched off."""
     if not agrees:
-        raise Disagreement(what)
+        raise DisagreementError(what)
 
 
 def compare(
