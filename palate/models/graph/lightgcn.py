@@ -1,0 +1,189 @@
+"""LightGCN: embeddings of users and items, averaged along the graph of who met what; no weights, no nonlinearity.
+
+He, Deng, Wang, Li, Zhang and Wang, "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation",
+SIGIR 2020 (arXiv 2002.02126). With ego embeddings ``E⁰`` and the symmetric normalised adjacency Â (equations 3 to 8)::
+
+    E = (E⁰ + Â E⁰ + … + Â^L E⁰) / (L + 1)        score = e_u · e_i
+
+Shapes: U users, N items, D width, L layers, b events of a batch, R negatives of each.
+
+Where we depart, and why:
+- Negatives are uniform over what the user never met, as in the paper, drawn without trial and error.
+- The paper knows only the users of its graph. But the layers above the first reach a user from the items met alone, so
+  a person without a known name is the propagation of the history, with no ego embedding; a known user with a longer
+  history is the own ego embedding plus the propagation of that history, hence exactly the trained vector while the
+  history is the trained one. An unknown user with an empty history is answered by popularity.
+- An item that no training event shows has no edge; it scores NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from palate.core import store
+from palate.core.config import Config, configure
+from palate.core.dataset import Dataset
+from palate.core.protocols import FloatArray, Judge, ScoresAll
+from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.data.matrices import user_items
+from palate.data.pairs import PairBatch, PairBatches, Unmet
+from palate.parts import losses
+from palate.parts.propagation import layer_mean, normalised_adjacency
+from palate.training.factors import Factors
+from palate.training.loop import optimise, seeded
+from palate.training.settings import TrainingConfig
+from palate.training.shell import fill_network, fitted, grow, save_network
+
+
+class LightGCNConfig(Config):
+    width: int = Field(64, ge=1)
+    layers: int = Field(3, ge=1)
+    loss: Literal["bpr", "full-softmax"] = "bpr"
+    negatives: int = Field(1, ge=1)
+    """Drawn for each event by the bpr loss; full softmax uses none."""
+    reg: float = Field(1e-4, ge=0)
+    """L2 weight of the ego embeddings of an event: user, item and negatives."""
+    init_std: float = Field(0.1, gt=0)
+    temperature: float = Field(1.0, gt=0)
+    """Full softmax divides scores by it."""
+    batch_size: int = Field(2048, ge=1)
+    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=2e-3)
+
+
+class Network(nn.Module):
+    """Ego embeddings, and beside them what answers need: filled by ``settle`` and saved with the weights."""
+
+    user_counts: Tensor
+    item_counts: Tensor
+    user_vectors: Tensor
+    item_vectors: Tensor
+    messages: Tensor
+
+    def __init__(self, config: LightGCNConfig, n_users: int, n_items: int) -> None:
+        super().__init__()
+        self.config = config
+        self.users = nn.Embedding(n_users, config.width)
+        self.items = nn.Embedding(n_items, config.width)
+        for table in (self.users, self.items):
+            nn.init.normal_(table.weight, std=config.init_std)
+        self.register_buffer("user_counts", torch.zeros(n_users))
+        self.register_buffer("item_counts", torch.zeros(n_items))
+        self.register_buffer("user_vectors", torch.zeros(n_users, config.width))
+        self.register_buffer("item_vectors", torch.zeros(n_items, config.width))
+        self.register_buffer("messages", torch.zeros(n_items, config.width))
+
+    def forward(self, adjacency: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+        """The mean of the first ``n_layers + 1`` layers: users ``[U, D]`` and items ``[N, D]``."""
+        ego = torch.cat([self.users.weight, self.items.weight])
+        mean = layer_mean(adjacency, ego, n_layers)
+        return mean[: len(self.users.weight)], mean[len(self.users.weight) :]
+
+    def loss(self, adjacency: Tensor, batch: PairBatch, unmet: Unmet) -> Tensor:
+        """The mean over a batch of events."""
+        config = self.config
+        users, items = self(adjacency, config.layers)
+        user = F.embedding(batch.users, users)
+        ego = [self.users(batch.users), self.items(batch.items)]
+        if config.loss == "full-softmax":
+            loss = losses.full_softmax(user / config.temperature, items, batch.items)
+        else:
+            negatives = unmet.draw(batch.users, config.negatives)
+            ego.append(self.items(negatives))
+            positive = (user * F.embedding(batch.items, items)).sum(-1)
+            negative = (user[:, None] * F.embedding(negatives, items)).sum(-1)
+            loss = losses.bpr(positive, negative)
+        squares = torch.stack([torch.dot(part.flatten(), part.flatten()) for part in ego])
+        return loss + config.reg / (2 * len(batch)) * squares.sum()
+
+    @torch.no_grad()
+    def settle(self, adjacency: Tensor) -> None:
+        """Keep the final vectors and what each item passes to a user who met it, so that answers need no graph."""
+        n_layers = self.config.layers
+        users, items = self(adjacency, n_layers)
+        self.user_vectors.copy_(users)
+        self.item_vectors.copy_(items)
+        _, below = self(adjacency, n_layers - 1)
+        self.messages.copy_(below * (n_layers / (n_layers + 1) * self.item_counts.clamp(min=1).rsqrt())[:, None])
+
+
+class LightGCN(ScoresAll):
+    """The recommender: knows rows, fits, answers, saves. ``network`` is None until fitted or loaded."""
+
+    def __init__(self, config: LightGCNConfig | None = None) -> None:
+        self.config = config or LightGCNConfig()
+        self.network: Network | None = None
+        self.facts: dict[str, Any] = {}
+
+    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
+        with seeded(run):
+            self.network = Network(self.config, train.n_users, train.n_items).to(run.device)
+            return self._learn(train, run, judge)
+
+    def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
+        """Go on from the present weights on the grown graph; new users and items begin as untrained rows."""
+        with seeded(run):
+            self.network = grow(Network(self.config, train.n_users, train.n_items), fitted(self)).to(run.device)
+            return self._learn(train, run, judge)
+
+    def _learn(self, train: Dataset, run: Run, judge: Judge | None) -> Self:
+        network = fitted(self)
+        met = user_items(train)
+        network.user_counts.copy_(torch.from_numpy(np.diff(met.indptr)))
+        network.item_counts.copy_(torch.from_numpy(np.bincount(met.indices, minlength=train.n_items)))
+        users, items = (torch.from_numpy(rows.astype(np.int64)) for rows in met.nonzero())
+        adjacency = normalised_adjacency(users, items, train.n_users, train.n_items).to(run.device)
+        unmet = Unmet(train, run.device)
+
+        def loss(batch: PairBatch) -> Tensor:
+            return network.loss(adjacency, batch.to(run.device), unmet)
+
+        def look(judge: Judge) -> float:
+            network.settle(adjacency)
+            return judge(self)
+
+        batches = PairBatches(train, batch_size=self.config.batch_size, seed=run.seed)
+        outcome = optimise(
+            network, batches, loss, run, self.config.training, None if judge is None else partial(look, judge)
+        )
+        network.settle(adjacency)
+        self.facts = {
+            "n_users": train.n_users, "n_items": train.n_items, "fitted_on": train.fingerprint,
+            "training": outcome.facts(),
+        }  # fmt: skip
+        return self
+
+    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
+        network = fitted(self)
+        kept = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+        return Factors(
+            users=kept["user_vectors"],
+            own=kept["users.weight"] / np.float32(self.config.layers + 1),
+            messages=kept["messages"],
+            power=0.5,
+            items=kept["item_vectors"],
+            bias=np.zeros(len(kept["item_vectors"]), dtype=np.float32),
+            user_counts=kept["user_counts"],
+            item_counts=kept["item_counts"],
+        ).score_blocks(requests)
+
+    def save(self, folder: Path) -> None:
+        save_network(folder, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        stored = store.open_folder(folder)
+        system = cls(configure(LightGCNConfig, stored.config))
+        system.network = Network(system.config, stored.facts["n_users"], stored.facts["n_items"])
+        system.facts = stored.facts
+        fill_network(system.network, stored)
+        return system

@@ -1,0 +1,75 @@
+"""How systems answer that hold a vector for each user and each item.
+
+A user's vector is an own part, learnt under the user's name, plus what the history says: the sum of a message from
+each distinct item met, divided by a power of their number. So a known user whose history has not changed has the
+trained vector, a longer history moves it, and a person without a known name is the history alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.core.requests import Requests
+from palate.data.matrices import in_blocks, request_items
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What answers need.
+
+    users        ``[U, D]`` the vector of each user as trained; answers a name that comes without a history
+    own          ``[U, D]`` the part of it that the history does not explain
+    messages     ``[N, D]`` what having met an item adds
+    power        the sum over a history of n distinct items is divided by ``n ** power``
+    items        ``[N, D]`` what user vectors are compared with
+    bias         ``[N]`` added to every score
+    user_counts  ``[U]`` distinct training items of each user; a name with none is an unknown name
+    item_counts  ``[N]`` training users of each item: the answer for a newcomer; an item with none scores NaN
+    """
+
+    users: FloatArray
+    own: FloatArray
+    messages: FloatArray
+    power: float
+    items: FloatArray
+    bias: FloatArray
+    user_counts: FloatArray
+    item_counts: FloatArray
+
+    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
+        """Scores ``[b, N]`` of consecutive requests."""
+        popularity = self.item_counts / max(self.item_counts.max(initial=0), 1)
+        for part in in_blocks(requests, len(self.items)):
+            vectors, newcomers = self._vectors(part)
+            scores = vectors @ self.items.T
+            scores += self.bias
+            scores[newcomers] = popularity
+            scores[:, self.item_counts == 0] = np.nan
+            yield scores
+
+    def _vectors(self, requests: Requests) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """``[b, D]`` the vector of each request, and who has neither a known name nor a readable history."""
+        met = request_items(requests, len(self.items))
+        met.data[:] = self.item_counts[met.indices] > 0  # an item that nobody met in training has nothing to say
+        n_met = met.sum(axis=1)
+        vectors = said(met, self.messages, self.power)
+        rows = np.full(len(requests), -1) if requests.user_rows is None else np.asarray(requests.user_rows)
+        known = (rows >= 0) & (rows < len(self.users))
+        known[known] = self.user_counts[rows[known]] > 0
+        speaking, mute = np.flatnonzero(known & (n_met > 0)), np.flatnonzero(known & (n_met == 0))
+        vectors[speaking] += self.own[rows[speaking]]
+        vectors[mute] = self.users[rows[mute]]
+        return vectors, ~known & (n_met == 0)
+
+
+def said(met: Any, messages: FloatArray, power: float) -> FloatArray:
+    """``[B, D]`` what the histories ``met`` (sparse ``[B, N]`` of ones) say: messages summed, over ``n ** power``."""
+    n_met = np.maximum(met.sum(axis=1), 1)
+    return (met @ messages / n_met[:, None] ** power).astype(np.float32)
