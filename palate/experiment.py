@@ -114,19 +114,22 @@ def _learn(plan: Plan, seed: int, split: Split, run: Run, judge: Judge | None, s
     return earlier.continue_fit(split.train, run, judge)
 
 
-def evaluate(fitted: FittedRun, protocol: Protocol | None = None, *, unverified: bool = False) -> Report:
+def evaluate(
+    fitted: FittedRun, protocol: Protocol | None = None, *, unverified: bool = False, split: Split | None = None
+) -> Report:
     """Ask every seed of a run the test cases once; the report also lies in the run's ``reports`` folder.
 
-    A system whose manifest does not prove that it saw the train part alone is refused with ``LeakError``; with
-    ``unverified`` a missing manifest is let through and every figure carries that mark.
+    ``split`` saves reading the data again when the caller has it. A system whose manifest does not prove that it saw
+    the train part alone is refused with ``LeakError``; with ``unverified`` a missing manifest is let through and
+    every figure carries that mark.
     """
     from palate.evaluation.judging import judge_cases
     from palate.evaluation.protocols import FullRanking
     from palate.evaluation.reports import make_report, write_report
 
     protocol = protocol or FullRanking()
-    split, seeds = fitted.split, fitted.plan.seeds
-    marks = {mark for seed in seeds if (mark := fitted.verify(seed, unverified=unverified))}
+    split, seeds = split or fitted.split, fitted.plan.seeds
+    marks = {mark for seed in seeds if (mark := fitted.verify(seed, split.train, unverified=unverified))}
     tables = (
         judge_cases(fitted.system(seed, verify=False), split.test, protocol, train=split.train, seed=seed)
         for seed in seeds

@@ -127,9 +127,9 @@ class FittedRun:
         kind = getattr(protocol, "kind", type(protocol).__name__)
         return self.folder / "reports" / f"{kind}-{hashlib.blake2b(said, digest_size=4).hexdigest()}"
 
-    def verify(self, seed: int, *, unverified: bool = False) -> str | None:
+    def verify(self, seed: int, train: Dataset | None = None, *, unverified: bool = False) -> str | None:
         """Prove that the system of ``seed`` saw the train part alone; returns the mark its figures carry, if any."""
-        return check_fitted_on(self.system_folder(seed), self.split.train, allow_unverified=unverified)
+        return check_fitted_on(self.system_folder(seed), train or self.split.train, allow_unverified=unverified)
 
     def system(self, seed: int, *, verify: bool = True) -> Recommender:
         """The fitted system of a seed; with ``verify`` only after its manifest proves what it was fitted on."""

@@ -30,13 +30,13 @@ def compare(
     json
         Write figures and comparisons to this file (schema palate.report/1).
     plot
-        Draw the comparison into this .png, .svg or .pdf; compare.png beside the first run when not given.
+        Draw the comparison into this .png or .svg; compare.png beside the first run when not given.
     """
     from palate import experiment
     from palate.cli.evaluate import protocol_named, show
     from palate.core.errors import ConfigError
     from palate.evaluation.comparison import compare as paired
-    from palate.evaluation.plot import draw
+    from palate.evaluation.plot import draw_leaderboard
     from palate.runs import FittedRun
 
     if len(runs) < 2:
@@ -46,5 +46,5 @@ def compare(
     comparisons = paired(reports)
     show(reports, comparisons, json=json)
     plot = plot or runs[0].parent / "compare.png"
-    draw(reports, comparisons, plot)
+    draw_leaderboard(reports, plot, comparisons)
     print(f"plot → {plot}")

@@ -1,0 +1,116 @@
+"""``palate demo``: the whole story in minutes: fit a handful of systems, compare them, see what they recommend."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from palate.core.split import Split
+    from palate.runs import FittedRun
+
+SYSTEMS = ("popularity", "item-knn", "ease", "lightgcn", "sasrec")
+"""One of each kind: counting, neighbours, linear, graph, attention over the order."""
+READERS = 2
+LATELY, SHOWN = 6, 5
+
+
+def demo(*, data: str = "world", out: Path | None = None, quiet: bool = False) -> None:
+    """Fit a handful of systems on DATA, print the leaderboard with intervals, and show what two people would get.
+
+    Parameters
+    ----------
+    data
+        A data set's name (world, ml-100k, …) or a path; world is built in and simulated.
+    out
+        Where the runs are written; runs/demo-DATA when not given. An earlier demo there is replaced.
+    quiet
+        Show no progress.
+    """
+    from rich.console import Console
+
+    from palate import experiment
+    from palate.cli.progress import watcher
+    from palate.core.run import Run
+    from palate.evaluation.comparison import compare
+    from palate.evaluation.plot import draw_leaderboard
+    from palate.evaluation.tables import leaderboard
+    from palate.systems import system
+
+    console, began = Console(), time.monotonic()
+    out = out or Path("runs") / f"demo-{Path(data).name or data}"
+    forget_demo(out)
+    split = experiment.read_split(experiment.make_plan("popularity", data))
+    introduce(console, split)
+    fitted: list[FittedRun] = []
+    for name in SYSTEMS:
+        plan = experiment.make_plan(name, data)
+        run = experiment.fit(plan, out / name, Run(progress=watcher(quiet=quiet)), split=split)
+        console.print(f"  fitted {system(name).title:<12} {run.facts['cost']['fit_seconds']:7.1f} s", highlight=False)
+        fitted.append(run)
+    reports = [experiment.evaluate(run, split=split) for run in fitted]
+    comparisons = compare(reports)
+    console.print()
+    console.print(leaderboard(reports, comparisons))
+    draw_leaderboard(reports, out / "leaderboard.png", comparisons)
+    show_readers(console, split, fitted)
+    console.print(
+        f"\nDone in {time.monotonic() - began:.0f} s. Runs and the plot leaderboard.png lie in {out}.\n"
+        f"Ask for more:  palate recommend {out}/sasrec --user {split.dataset.user_ids[0]} --why\n"
+        f"Fit another:   palate fit hstu --data {data}   (all of them: palate systems)",
+        highlight=False, markup=False,
+    )  # fmt: skip
+
+
+def introduce(console: Console, split: Split) -> None:
+    """What the data are and what is asked, in plain words."""
+    data = split.dataset
+    kind = "simulated readers of real books" if data.about.simulated else data.about.title or "real data"
+    console.print(
+        f"[bold]{data.name}[/]: {kind}; {data.n_users:,} people, {data.n_items:,} items, "
+        f"{data.n_interactions:,} events.\n"
+        f"Each system learns from {split.train.n_interactions:,} events and must then guess the last item of "
+        f"{len(split.test):,} people\namong all items they had not met. R@10: how often it is among the ten best "
+        f"guesses; NDCG@10: higher the\nhigher it stands there. Small figures are the 95 % interval over people.\n",
+        highlight=False,
+    )
+
+
+def show_readers(console: Console, split: Split, fitted: Sequence[FittedRun]) -> None:
+    """Two people, what they met lately, what came next, and what each system would have put first."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    titles = split.dataset.titles
+    chosen = [round(len(split.test) * (i + 1) / (READERS + 1)) for i in range(READERS)]
+    systems = [(run.row.title, run.system(run.plan.seeds[0], verify=False)) for run in fitted]
+    for case in chosen:
+        asked = split.test[case : case + 1]
+        requests, target = asked.requests.leaving_out_history(), int(asked.targets[0])
+        met = [titles[row] for row in requests.histories.row(0)]
+        user = split.dataset.user_ids[int(asked.user_rows[0])]
+        console.print(f"\n[bold]{escape(user)}[/], {len(met)} items so far; lately:", highlight=False)
+        console.print(f"  {escape(' · '.join(met[-LATELY:]))}", highlight=False)
+        console.print(
+            f"then met [bold green]{escape(titles[target])}[/]. The systems would have said:", highlight=False
+        )
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column()
+        for title, recommender in systems:
+            rows = recommender.recommend(requests, SHOWN).item_rows[0]
+            said = [f"[bold green]{escape(titles[row])}[/]" if row == target else escape(titles[row]) for row in rows]
+            table.add_row(title, " · ".join(said))
+        console.print(table, highlight=False)
+
+
+def forget_demo(out: Path) -> None:
+    """Remove the runs of an earlier demo in ``out``, and nothing else."""
+    for name in SYSTEMS:
+        if (out / name / "plan.json").exists():
+            shutil.rmtree(out / name)
