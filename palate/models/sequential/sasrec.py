@@ -38,13 +38,13 @@ from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing, attention
 from palate.training.loop import optimise, seeded
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, save_network, sequence_blocks
+from palate.training.shell import fill_network, fitted, grow, identity, save_network, sequence_blocks
 
 
 class SASRecConfig(Config):
     width: int = Field(64, ge=1)
     layers: int = Field(2, ge=1)
-    heads: int = Field(2, ge=1)
+    heads: int = Field(1, ge=1)
     length: int = Field(100, ge=1)
     """The last so many events are read."""
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -62,7 +62,7 @@ class SASRecConfig(Config):
     """Compare unit vectors, divided by ``temperature``; else a plain dot product."""
     temperature: float = Field(0.05, gt=0)
     batch_size: int = Field(128, ge=1)
-    windows: Literal["last", "all"] = "last"
+    windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
     training: TrainingConfig = TrainingConfig()
 
@@ -150,7 +150,8 @@ class SASRec(ScoresAll):
             train, length=config.length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
         )
         look = None if judge is None else partial(judge, self)
-        outcome = optimise(network, batches, partial(self._loss, network), run, config.training, look)
+        loss = partial(self._loss, network)
+        outcome = optimise(network, batches, loss, run, config.training, look, identity=identity(config, train))
         self.facts = {"n_items": train.n_items, "fitted_on": train.fingerprint, "training": outcome.facts()}
         return self
 
@@ -209,6 +210,6 @@ def tiny() -> SASRecConfig:
 def paper_2018() -> SASRecConfig:
     """The published loss and size: one uniform negative, binary cross entropy, width 50, one head, dropout 0.2."""
     return SASRecConfig(
-        width=50, heads=1, length=200, dropout=0.2, loss="bce", negatives=1,
+        width=50, length=200, dropout=0.2, loss="bce", negatives=1, windows="last",
         training=TrainingConfig(clip_norm=0.0, epochs=600, patience=20),
     )  # fmt: skip
