@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from palate.data.world.oracle import last_events, recall_at_10
 from palate.data.world.signals import CONTRASTS, ceilings, cold_targets, presence
 
 # which control removes which contrast
-_CONTROL = {name: name.split(":")[0] for name in CONTRASTS}
+_CONTROL: dict[str, Any] = {name: name.split(":")[0] for name in CONTRASTS}
 
 
 def card(name: str, seed: int = 0) -> str:
@@ -23,9 +24,9 @@ def card(name: str, seed: int = 0) -> str:
     lines = [
         f"world '{name}', version {VERSION}, seed {seed} (simulated)",
         f"  {data.n_users} readers, {data.n_items} items, {data.n_interactions} events, "
-        f"{planted.truth.noise.mean():.1%} noise, {data.interactions['rating'].mean():.2f} stars on average",
+        f"{planted.truth.noise.mean():.1%} noise, {data.interactions['rating'].to_numpy().mean():.2f} stars on average",
         f"  {len(planted.cold_rows)} cold items: {cold} last events, {early} events before their release",
-        f"  {planted.config}",
+        f"  {planted.config.model_dump()}",
         "",
         f"{'contrast':<18}{'planted':>9}{'shuffled':>10}",
     ]

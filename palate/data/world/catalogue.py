@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -205,7 +205,12 @@ class Catalogue:
             "available": [True] * len(records),
             "image": [f"covers/{name}.png" for name in self.ids],
         }
-        kinds = {"category": pl.List(pl.String), "year": pl.Int32, "series": pl.String, "series_position": pl.Int32}
+        kinds: dict[str, Any] = {
+            "category": pl.List(pl.String),
+            "year": pl.Int32,
+            "series": pl.String,
+            "series_position": pl.Int32,
+        }
         return pl.DataFrame(columns, schema_overrides=kinds)
 
 

@@ -77,9 +77,13 @@ def dials(name: str, settings: dict[str, Any]) -> WorldConfig:
     config = override(named, settings, f"world '{name}'")
     if config.events_high < config.events_low:
         raise ConfigError(f"world '{name}': events_high is {config.events_high}, below events_low {config.events_low}")
-    warm = (config.books + config.films) * (1 - config.cold_share) / 2
-    if config.events_high > warm:
+    n_items = config.books + config.films
+    if config.films and n_items > config.candidates:
         raise ConfigError(
-            f"world '{name}': {config.events_high} events a reader need more than {config.books + config.films} items"
+            f"world '{name}': with films a reader weighs every item; {n_items} items need candidates={n_items}"
         )
+    # readers must never run out of items of the one domain they use
+    smallest = min(config.books, config.films) if config.books and config.films else n_items
+    if config.events_high > smallest * (1 - config.cold_share) / 2:
+        raise ConfigError(f"world '{name}': {config.events_high} events a reader are too many for {smallest} items")
     return config

@@ -110,9 +110,9 @@ def noise(world: World) -> float:
     parts = affinity(
         world.config, world.truth.readers, world.catalogue, world.truth.items, user.astype(np.int64), item[:, None]
     )
-    score = sum(parts[name][:, 0].astype(np.float64) for name in CHOICE)
-    rank = np.empty(len(score))
-    rank[np.argsort(score, kind="stable")] = np.arange(1, len(score) + 1)
+    score = np.stack([parts[name][:, 0] for name in CHOICE]).astype(np.float64).sum(axis=0)
+    rank = np.empty(score.shape)
+    rank[np.argsort(score, kind="stable")] = np.arange(1, score.size + 1)
     noisy = world.truth.noise
     n_noise, n_planned = noisy.sum(), (~noisy).sum()
     below = rank[~noisy].sum() - n_planned * (n_planned + 1) / 2

@@ -198,7 +198,7 @@ class _Chunk:
             # the control: each reader responds as strongly, but to a private shuffle that nobody shares
             parts[shuffled] = self.rng.permuted(np.broadcast_to(parts[shuffled], item.shape), axis=1)
         elif sampled:
-            parts["popularity"] = np.float32(0)  # the candidates were drawn by it
+            parts["popularity"] = np.zeros(item.shape, dtype=np.float32)  # the candidates were drawn by it
         score = sum(parts[name] for name in by) + self.rng.gumbel(size=item.shape).astype(np.float32)
         closed = self._closed(item)
         if sampled:
@@ -294,9 +294,13 @@ class _Chunk:
         user = np.broadcast_to(self.user[:, None], read.shape)
         item = np.where(real, read, 0)
         ratings = self._ratings(item, cause)
-        kept = (user, item, times, ratings, cause)
-        kinds = (np.int32, np.int32, np.int64, np.float32, np.int8)
-        return Events(*(values[real].astype(kind) for values, kind in zip(kept, kinds, strict=True)))
+        return Events(
+            user_rows=user[real].astype(np.int32),
+            item_rows=item[real].astype(np.int32),
+            times=times[real],
+            ratings=ratings[real],
+            cause=cause[real],
+        )
 
     def _ratings(self, item: Rows, cause: npt.NDArray[np.int8]) -> Floats:
         """1 to 5, by how well the item meets taste, circle and motif, with a reader's and a day's mood."""
