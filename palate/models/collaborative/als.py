@@ -34,6 +34,7 @@ from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Choice, Range, SearchSpace
 from palate.data.matrices import BLOCK_BYTES, in_blocks, request_items, user_items
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ class ALSConfig(Config):
     """Each solves all users once and all items once."""
     half_life_events: float | None = Field(None, gt=0)
     """When asked, an event counts half when so many came after it; None counts all alike."""
+
+
+SPACE: SearchSpace = {
+    "width": Choice((16, 32, 64, 128)),
+    "alpha": Range(0.5, 100, log=True),
+    "reg": Range(1e-3, 100, log=True),
+    "half_life_events": Range(1, 100, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 class ALS(ScoresAll):

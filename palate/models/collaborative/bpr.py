@@ -35,6 +35,7 @@ from palate.core.dataset import Dataset
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Choice, Range, SearchSpace
 from palate.data.matrices import user_items
 from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.parts import losses
@@ -57,6 +58,14 @@ class BPRConfig(Config):
     """Ridge weight, in users, of the map from histories to user vectors."""
     batch_size: int = Field(2048, ge=1)
     training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=2e-3)
+
+
+SPACE: SearchSpace = {
+    "width": Choice((32, 64, 128)),
+    "reg": Range(1e-4, 0.1, log=True),
+    "training.learning_rate": Range(3e-4, 1e-2, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 class Network(nn.Module):

@@ -29,6 +29,7 @@ from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Range, SearchSpace
 from palate.data.matrices import BLOCK_BYTES, in_blocks, request_items, user_items
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ class EASEConfig(Config):
     """An event of the history counts half when so many came after it; None counts all alike."""
     most_items: int = Field(20_000, ge=1)
     """A larger catalogue is refused: memory grows with its square."""
+
+
+SPACE: SearchSpace = {
+    "reg": Range(10, 3000, log=True),
+    "half_life_events": Range(1, 100, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 class EASE(ScoresAll):

@@ -33,6 +33,7 @@ from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Range, SearchSpace
 from palate.data.matrices import BLOCK_BYTES, in_blocks, request_items, user_items
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ class ItemKNNConfig(Config):
     """Lowers the similarity of items that few people met."""
     half_life_events: float | None = Field(None, gt=0)
     """An event of the history counts half when so many came after it; None counts all alike."""
+
+
+SPACE: SearchSpace = {
+    "neighbours": Range(20, 500, log=True, whole=True),
+    "shrinkage": Range(0.1, 200, log=True),
+    "half_life_events": Range(1, 100, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 class ItemKNN(ScoresAll):

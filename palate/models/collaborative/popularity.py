@@ -22,6 +22,7 @@ from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Range, SearchSpace
 from palate.data.matrices import in_blocks
 
 DAY_MS = 86_400_000
@@ -32,6 +33,12 @@ class PopularityConfig(Config):
     """None counts every event alike; else an event this old counts one half."""
     half_life_events: float = Field(10.0, gt=0)
     """Used instead of days where no times are known, and only when ``half_life_days`` is set."""
+
+
+SPACE: SearchSpace = {
+    "half_life_days": Range(1, 1000, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 class Popularity(ScoresAll):

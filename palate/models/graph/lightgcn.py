@@ -35,6 +35,7 @@ from palate.core.dataset import Dataset
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Range, SearchSpace
 from palate.data.matrices import user_items
 from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.parts import losses
@@ -58,6 +59,14 @@ class LightGCNConfig(Config):
     """Full softmax divides scores by it."""
     batch_size: int = Field(2048, ge=1)
     training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=2e-3)
+
+
+SPACE: SearchSpace = {
+    "layers": Range(1, 4, whole=True),
+    "reg": Range(1e-6, 1e-2, log=True),
+    "training.learning_rate": Range(3e-4, 1e-2, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 class Network(nn.Module):

@@ -35,6 +35,7 @@ from palate.core.dataset import Dataset
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Choice, Range, SearchSpace
 from palate.data.batches import SequenceBatch, SequenceBatches
 from palate.parts import losses
 from palate.parts.dropout import Dropout
@@ -67,6 +68,15 @@ class GRU4RecConfig(Config):
     windows: Literal["last", "all"] = "last"
     """Learn from the newest window of each history, or from all of it."""
     training: TrainingConfig = TrainingConfig(learning_rate=5e-3)
+
+
+SPACE: SearchSpace = {
+    "dropout": Range(0.1, 0.7),
+    "hidden": Choice((64, 128, 256)),
+    "length": Choice((50, 100, 200)),
+    "training.learning_rate": Range(3e-4, 5e-3, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 def bpr_max(positive: Tensor, negative: Tensor, decay: float) -> Tensor:

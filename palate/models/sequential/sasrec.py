@@ -31,6 +31,7 @@ from palate.core.dataset import Dataset
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Choice, Range, SearchSpace
 from palate.data.batches import SequenceBatch, SequenceBatches
 from palate.parts import losses
 from palate.parts.dropout import Dropout
@@ -65,6 +66,15 @@ class SASRecConfig(Config):
     windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
     training: TrainingConfig = TrainingConfig()
+
+
+SPACE: SearchSpace = {
+    "dropout": Range(0.1, 0.7),
+    "layers": Range(1, 3, whole=True),
+    "length": Choice((50, 100, 200)),
+    "training.learning_rate": Range(3e-4, 3e-3, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 class Block(nn.Module):
