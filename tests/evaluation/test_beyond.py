@@ -144,6 +144,17 @@ def test_the_lift_is_the_ratio_of_the_means(split: Split) -> None:
     assert b.beyond(cases, split.train)["popularity-lift@4"].value == pytest.approx(np.mean(lists) / np.mean(met) - 1)
 
 
+def test_users_without_a_train_history_have_no_lift() -> None:
+    train = dataset_of([[0, 0, 1], []], 3)
+    lists = pl.Series("answers", [[1], [2], [2]], dtype=pl.Array(pl.Int32, 1))
+    found = b.beyond(pl.DataFrame({"seed": [0] * 3, "user_row": [0, 1, -5]}).with_columns(lists), train)
+    lift = found["popularity-lift@1"]
+    assert (lift.value, lift.n) == (pytest.approx(1 / (5 / 3) - 1), 1)
+    assert lift.low == pytest.approx(lift.value)  # one user has a history, so every resample that draws it is alike
+    assert lift.high == pytest.approx(lift.value)
+    assert found["novelty@1"].n == 3
+
+
 def test_without_lists_or_categories_there_is_less_to_say(split: Split) -> None:
     plain = dataset_of([[0, 1], [1, 2]], 4)
     cases = pl.DataFrame(

@@ -197,8 +197,12 @@ def test_the_validation_judge_gives_the_mean_over_users(split: Split) -> None:
     cases = judge_cases(system, split.valid, FullRanking(), train=split.train)
     assert judge(split.valid)(system) == pytest.approx(cases["ndcg@10"].mean())
     twice = split.valid[np.array([0, 0, 1])]
-    per_case = judge_cases(system, twice, FullRanking(), train=split.train)["ndcg@10"].to_numpy()
-    assert judge(twice)(system) == pytest.approx((per_case[:2].mean() + per_case[2]) / 2)
+    scores = table()
+    scores[twice.user_rows[0], twice.targets[0]] = 99
+    scores[twice.user_rows[2], twice.targets[2]] = -1
+    assert judge(twice)(Scorer(scores)) == pytest.approx(
+        0.5
+    )  # 1 for the first user however often asked, 0 for the other
 
 
 def test_the_validation_judge_can_ask_a_fixed_part_of_the_users(split: Split) -> None:
