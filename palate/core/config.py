@@ -1,10 +1,10 @@
-"""Typed settings: frozen; an unknown key is an error that names the nearest. What a model *is*, never how a run goes."""
+"""Typed settings, frozen; an unknown key is an error that names the nearest. What a model is, never how a run goes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,14 +41,24 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     """``{"training.epochs": 5}`` → ``{"training": {"epochs": 5}}``."""
     nested: dict[str, Any] = {}
     for key, value in settings.items():
-        inside = nested
         *parents, last = key.split(".")
-        for parent in parents:
-            inside = inside.setdefault(parent, {})
-            if not isinstance(inside, dict):
-                raise ConfigError(f"'{key}' is set inside '{parent}', which is already a plain value")
-        inside[last] = nest(value) if isinstance(value, Mapping) else value
+        step: Any = nest(value) if isinstance(value, Mapping) else value
+        for name in (last, *reversed(parents)):
+            step = {name: step}
+        _add(nested, step, key)
     return nested
+
+
+def _add(settings: dict[str, Any], more: dict[str, Any], key: str) -> None:
+    """Put ``more`` into ``settings``, where a name is either a plain value or a section, never both."""
+    for name, value in more.items():
+        before = settings.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            _add(before, value, key)
+        elif name in settings and isinstance(before, dict) != isinstance(value, dict):
+            raise ConfigError(f"'{key}' makes '{name}' both a plain value and a section of settings")
+        else:
+            settings[name] = value
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
@@ -86,8 +96,14 @@ def _sentence(kind: type[BaseModel], failure: ValidationError, where: str) -> st
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
     for step in path:
-        inner = kind.model_fields[step].annotation if step in kind.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = kind.model_fields[step].annotation if step in kind.model_fields else None
+        # A section may be optional: Training | None
+        inner = next((one for one in (annotation, *get_args(annotation)) if _is_section(one)), None)
+        if inner is None:
             break
         kind = inner
     return list(kind.model_fields)
+
+
+def _is_section(annotation: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
