@@ -48,7 +48,7 @@ def rules(train: Dataset) -> dict[str, str]:
     short, long, head = thresholds(train)
     cold = int((train.item_counts == 0).sum())
     return {
-        "cold-items": "the target has no train event; ranked among all items",
+        "cold-items": "the target has no train event; ranked among all that may be answered",
         COLD_AMONG_COLD: f"the target has no train event; ranked among the {cold:,} such items only",
         "warm-items": "the target has train events",
         "head-items": f"the target has at least {head:,} train events: the most met fifth of the items",

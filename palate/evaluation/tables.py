@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BEST, LEVEL = "★", "≈"
+_SLICES_ABREAST = 4
 
 
 def leaderboard(
@@ -73,25 +74,30 @@ def headline(reports: Sequence[Report]) -> str:
 
 
 def slice_table(reports: Sequence[Report], *, main: str = MAIN) -> RenderableType:
-    """One row a run, one column a slice of the cases, with the figure that chance gives where it matters."""
+    """One row a run, one column a slice, four slices side by side; the figure that chance gives where it matters."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     parts = list(dict.fromkeys(part for report in reports for part in report.slices))
-    table = Table(title=f"{metric(main).pretty} by slice", box=None, title_justify="left", padding=(0, 2, 0, 0))
-    table.add_column("system", overflow="fold")
-    for part in parts:
-        table.add_column(part)
-    for report in reports:
-        spans = [report.slices.get(part, {}).get(main) for part in parts]
-        table.add_row(report.name, *(_figure(span) if span else Text("–") for span in spans))
+    tables: list[RenderableType] = []
+    for start in range(0, len(parts), _SLICES_ABREAST):
+        shown = parts[start : start + _SLICES_ABREAST]
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        table.add_column("system", overflow="fold", min_width=10)
+        for part in shown:
+            table.add_column(part, min_width=15)
+        for report in reports:
+            spans = [report.slices.get(part, {}).get(main) for part in shown]
+            table.add_row(report.name, *(_figure(span) if span else Text("–") for span in spans))
+        tables += [table, Text("")]
     notes = [f"{part}: {rule}." for part, rule in reports[0].slice_rules.items()]
     for part in parts:
         span = reports[0].slices.get(part, {}).get(main)
         if span is not None and span.chance is not None:
             notes.append(f"{part}: chance alone gives {span.chance:.3f}.")
-    return Group(Text(headline(reports), "bold"), table, *(Text(note, "dim") for note in notes))
+    heads = (Text(headline(reports), "bold"), Text(f"{metric(main).pretty} by slice; pale: 95 % interval\n", "bold"))
+    return Group(*heads, *tables, *(Text(note, "dim") for note in notes))
 
 
 def _legend(reports: Sequence[Report], main: str) -> Text:
