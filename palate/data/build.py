@@ -80,15 +80,16 @@ def dataset_from(
     user_rows, user_table = number(coded_users, user_codes, users, "user", keep_unseen=unseen)
     item_rows, item_table = number(coded_items, item_codes, items, "item", keep_unseen=unseen)
     del coded_users, coded_items, user_codes, item_codes, kept
-    order = history_order(user_rows, times, user_table.height, known=known)
-    del user_rows
+    along = (item_rows,) if times is None or clock == "order" else (item_rows, times)
+    order = history_order(user_rows, times, user_table.height, known=known, along=along)
+    del user_rows, item_rows, times, along
     said = replace(
         about,
         positive=positive or about.positive,
         duplicates=DUPLICATES_SAID[duplicates] if duplicates != "keep" else about.duplicates,
         notes=(*about.notes, f"k-core of {min_count}") if min_count > 1 else about.notes,
     )
-    table = _ordered(order, item_rows, times, known, extra, clock)
+    table = _ordered(order, known, extra)
     return Dataset(name, table, item_table, user_table, clock, said)
 
 
@@ -151,22 +152,15 @@ def _kept(
     return kept
 
 
-def _ordered(
-    order: HistoryOrder,
-    item_rows: npt.NDArray[np.int32],
-    times: IntArray | None,
-    known: npt.NDArray[np.bool_] | None,
-    extra: pl.DataFrame,
-    clock: Clock,
-) -> pl.DataFrame:
-    """The interactions table: rows, time, then whatever else the events say."""
-    positions, user_rows = order.positions, order.user_rows
-    if clock == "order" or times is None:
-        counts = np.diff(order.offsets)
-        time = pl.Series(np.arange(len(positions), dtype=np.int64) - np.repeat(order.offsets[:-1], counts))
-    else:
-        time = pl.Series(times[positions])
+def _ordered(order: HistoryOrder, known: npt.NDArray[np.bool_] | None, extra: pl.DataFrame) -> pl.DataFrame:
+    """The interactions table: rows, time, then whatever else the events say. Without times their place is the time."""
+    item_rows, *times = order.along
+    if times:
+        time = pl.Series(times[0])
         if known is not None and not known.all():
-            time = time.set(~pl.Series(known[positions]), None)
-    table = pl.DataFrame({"user_row": user_rows, "item_row": item_rows[positions], "time": time})
-    return table.hstack(extra[positions]) if extra.width else table
+            time = time.set(~pl.Series(known[order.positions]), None)
+    else:
+        starts = np.repeat(order.offsets[:-1], np.diff(order.offsets))
+        time = pl.Series(np.arange(len(item_rows), dtype=np.int64) - starts)
+    table = pl.DataFrame({"user_row": order.user_rows, "item_row": item_rows, "time": time})
+    return table.hstack(extra[order.positions]) if extra.width else table

@@ -47,12 +47,27 @@ def encode(column: pl.Series, what: str) -> Coded:
         low, high = int(column.min()), int(column.max())  # type: ignore[arg-type]
         # A counting table is faster than hashing while it is not much larger than the column itself.
         if high - low < max(4 * len(column), 1 << 20) and high - low < np.iinfo(np.int32).max:
-            values = column.to_numpy()
-            codes = np.subtract(values, values.dtype.type(low)).astype(np.int32)
-            return Coded(codes, high - low + 1, None, low)
+            return Coded(_less(column, low), high - low + 1, None, low)
+    if column.dtype == pl.String:
+        # Categories of our own: the shared ones of the process would grow with every data set.
+        categorical = column.cast(pl.Categorical(pl.Categories.random()))
+        present = categorical.unique()
+        distinct = present.cast(pl.String).gather(present.to_physical().arg_sort())
+        return Coded(categorical.to_physical().cast(pl.Int32).to_numpy(), len(distinct), distinct)
     distinct = column.unique()
     codes = column.replace_strict(distinct, np.arange(len(distinct), dtype=np.int32), return_dtype=pl.Int32)
     return Coded(codes.to_numpy(), len(distinct), distinct)
+
+
+def _less(column: pl.Series, low: int) -> Codes:
+    """Whole numbers minus the smallest one; piece by piece, so that no second wide column is held."""
+    codes = np.empty(len(column), dtype=np.int32)
+    begin = 0
+    for piece in column.get_chunks():
+        values = piece.to_numpy()
+        np.subtract(values, values.dtype.type(low), out=codes[begin : begin + len(values)], casting="unsafe")
+        begin += len(values)
+    return codes
 
 
 def core_mask(users: Coded, items: Coded, min_count: int) -> npt.NDArray[np.bool_] | None:
@@ -62,25 +77,25 @@ def core_mask(users: Coded, items: Coded, min_count: int) -> npt.NDArray[np.bool
     """
     if min_count <= 1:
         return None
+    sides = [(side.codes, np.bincount(side.codes, minlength=side.n_codes)) for side in (users, items)]
     keep: npt.NDArray[np.bool_] | None = None
-    user_codes, item_codes = users.codes, items.codes
     while True:
-        weak_users = _weak(user_codes, users.n_codes, min_count)
-        weak_items = _weak(item_codes, items.n_codes, min_count)
-        if not (weak_users.any() or weak_items.any()):
+        weak = [(counts > 0) & (counts < min_count) for _, counts in sides]
+        if not any(ids.any() for ids in weak):
             return keep
-        stays = ~(weak_users[user_codes] | weak_items[item_codes])
-        user_codes, item_codes = user_codes[stays], item_codes[stays]
+        falls = np.zeros(len(users.codes), dtype=np.bool_)
+        for (codes, _), ids in zip(sides, weak, strict=True):
+            if ids.any():
+                falls |= ids[codes]
         if keep is None:
-            keep = stays
+            keep = ~falls
         else:
-            keep[keep] = stays
-
-
-def _weak(codes: Codes, n_codes: int, min_count: int) -> npt.NDArray[np.bool_]:
-    """``[n_codes]`` which ids appear, but fewer than ``min_count`` times."""
-    counts = np.bincount(codes, minlength=n_codes)
-    return (counts > 0) & (counts < min_count)
+            falls &= keep
+            keep &= ~falls
+        # Only what falls is counted again: it is little after the first round.
+        fallen = np.flatnonzero(falls)
+        for codes, counts in sides:
+            counts -= np.bincount(codes[fallen], minlength=len(counts))
 
 
 def number(
@@ -103,12 +118,26 @@ def number(
 
 
 def _by_first_appearance(codes: Codes, n_codes: int) -> IntArray:
-    """The codes that appear, ordered by where each appears first."""
-    first = np.full(n_codes, len(codes), dtype=np.int64)
-    # Written backwards: of several writes to one place the last one stays, which is the first appearance.
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    seen = np.flatnonzero(first < len(codes))
-    return seen[np.argsort(first[seen], kind="stable")]
+    """The codes that appear, ordered by where each appears first.
+
+    Stretch by stretch: only codes not seen in earlier stretches are looked at, which soon are few.
+    """
+    unseen = np.ones(n_codes, dtype=np.bool_)
+    first = np.empty(n_codes, dtype=np.int64)
+    found = []
+    for begin in range(0, len(codes), _STRETCH):
+        stretch = codes[begin : begin + _STRETCH]
+        fresh = stretch[unseen[stretch]]
+        if len(fresh):
+            # Written backwards: of several writes to one place the last one stays, which is the first appearance.
+            first[fresh[::-1]] = np.arange(len(fresh) - 1, -1, -1)
+            new = np.flatnonzero(first[fresh] == np.arange(len(fresh)))
+            found.append(fresh[new])
+            unseen[fresh] = False
+    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, dtype=np.int64)
+
+
+_STRETCH = 1 << 18
 
 
 def _beside_listed(ids: pl.Series, listed: pl.DataFrame, what: str, keep_unseen: bool) -> tuple[Codes, pl.DataFrame]:
