@@ -47,6 +47,10 @@ class _Gather(torch.autograd.Function):
         return rows.new_zeros((ctx.size, *rows.shape[1:])).index_copy_(0, ctx.saved_tensors[0], rows), None
 
 
+_spread: Callable[[Tensor, Tensor, int], Tensor] = _Spread.apply
+_gather: Callable[[Tensor, Tensor], Tensor] = _Gather.apply
+
+
 @dataclass(frozen=True)
 class Group:
     """Neighbouring sequences: rows ``[row, row + b)``, tokens ``[start, stop)``, padded to ``[b, longest]``."""
@@ -65,12 +69,12 @@ class Group:
         rest = tokens.shape[1:]
         if self.slots is None:
             return tokens.reshape(self.b, self.longest, *rest)
-        return _Spread.apply(tokens, self.slots, self.b * self.longest).view(self.b, self.longest, *rest)
+        return _spread(tokens, self.slots, self.b * self.longest).view(self.b, self.longest, *rest)
 
     def unpad(self, padded: Tensor) -> Tensor:
         """``[b, longest, ...]`` → ``[stop - start, ...]``."""
         flat = padded.reshape(self.b * self.longest, *padded.shape[2:])
-        return flat if self.slots is None else _Gather.apply(flat, self.slots)
+        return flat if self.slots is None else _gather(flat, self.slots)
 
 
 class Packing:

@@ -11,48 +11,46 @@ from typing import Any
 from palate.core.store import write_text
 
 FILE = "log.jsonl"
+BOARD = "tensorboard"
 
 
 class TrainingLog:
     """``folder/log.jsonl`` and ``folder/tensorboard``; with ``folder=None`` nothing is written."""
 
     def __init__(self, folder: Path | None) -> None:
-        self.path = None if folder is None else folder / FILE
+        self.folder = folder
+        self.lines = 0
         self.board: Any = None
-        if folder is None:
+
+    def begin(self, lines: int = 0, step: int = 0) -> None:
+        """Keep the first so many lines and nothing after ``step``: a resumed run writes the rest again."""
+        if self.folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / FILE
+        kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines] if path.exists() else []
+        write_text(path, "".join(kept))
+        self.lines = len(kept)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.board = SummaryWriter(str(folder / "tensorboard"))
+        self.board = SummaryWriter(str(self.folder / BOARD), purge_step=step + 1)
 
     def write(self, step: int, **figures: object) -> None:
         """One event at ``step``; a number that is not finite is written as null."""
-        if self.path is None:
+        if self.folder is None:
             return
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
-        with self.path.open("a", encoding="utf-8") as stream:
+        self.lines += 1
+        with (self.folder / FILE).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, "at": round(time.time(), 3), **clean}) + "\n")
         if self.board is not None:
             for name, value in clean.items():
                 if isinstance(value, (int, float)) and name in ("loss", "valid"):
                     self.board.add_scalar(name, value, step)
 
-    def rewind(self, step: int) -> None:
-        """Forget the lines after ``step``: a resumed run writes them again."""
-        if self.path is None or not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError):
-                continue  # the line that a kill cut off
-        write_text(self.path, "".join(kept))
-
     def close(self) -> None:
+        """Flush the TensorBoard file."""
         if self.board is not None:
             self.board.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from palate.core.errors import TrainingError
 from palate.core.run import Run
-from palate.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from palate.training import checkpoint as disk
+from palate.training.checkpoint import Checkpoint, digest, learnt
 from palate.training.log import TrainingLog
 from palate.training.settings import TrainingConfig
 
@@ -69,14 +70,18 @@ def optimise(
     run: Run,
     config: TrainingConfig,
     judge: Callable[[], float] | None = None,
+    *,
+    identity: Mapping[str, object] | None = None,
 ) -> Outcome:
     """Optimise ``module`` until patience, epochs, budget or ``run.max_steps`` ends it; the best weights stay inside.
 
-    ``loss(batch)`` is a mean over the batch's positions. ``judge()`` is called with the module in ``eval`` mode;
-    without it the last weights are kept. Raises ``TrainingError`` when a loss is not a number.
+    ``loss(batch)`` is a mean over the batch's positions. ``judge()`` is called with the module in ``eval`` mode, and
+    once more at the end where the last weights have not been judged; without it the last weights are kept.
+    ``identity`` is what else tells this fit from others (settings, data): a checkpoint of another fit is refused.
+    Raises ``TrainingError`` when a loss is not a number.
     Call inside ``seeded(run)`` together with the construction of the module.
     """
-    loop = _Loop(module, batches, loss, run, config, judge)
+    loop = Loop(module, batches, loss, run, config, judge, identity)
     loop.restore()
     try:
         loop.run_epochs()
@@ -87,7 +92,9 @@ def optimise(
     return loop.outcome
 
 
-class _Loop:
+class Loop:
+    """One optimisation. ``optimise`` walks it from end to end."""
+
     def __init__(
         self,
         module: nn.Module,
@@ -95,7 +102,8 @@ class _Loop:
         loss: Callable[[Any], Tensor],
         run: Run,
         config: TrainingConfig,
-        judge: Callable[[], float] | None,
+        judge: Callable[[], float] | None = None,
+        identity: Mapping[str, object] | None = None,
     ) -> None:
         self.module, self.batches, self.loss, self.run, self.config, self.judge = (
             module, batches, loss, run, config, judge,
@@ -104,8 +112,11 @@ class _Loop:
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
+        self.identity = {} if run.folder is None else self._identity(identity or {})
         self.outcome = Outcome()
         self.step_in_epoch = 0
+        self.epoch_loss = 0.0
+        self.judged_step = 0
         self.looks_without_best = 0
         self.best_weights: dict[str, Tensor] = {}
         self.log = TrainingLog(run.folder)
@@ -115,6 +126,7 @@ class _Loop:
     # -- the walk ----------------------------------------------------------------------------------------------------
 
     def run_epochs(self) -> None:
+        """Epochs until something ends them, then a last look at weights that were not judged yet."""
         total = self.config.epochs * len(self.batches)
         if self.run.max_steps is not None:
             total = min(total, self.run.max_steps)
@@ -122,33 +134,42 @@ class _Loop:
         self.run.progress.advance(self.outcome.steps)
         while self.outcome.epochs < self.config.epochs and not self._over():
             self.module.train()
-            mean = self._epoch()
+            self._epoch()
             if self.step_in_epoch < len(self.batches):
                 break
-            self.step_in_epoch = 0
-            self.outcome.epochs += 1
-            self.log.write(self.outcome.steps, epoch=self.outcome.epochs, loss=mean, seconds=self.seconds)
-            if self.judge is not None and self.outcome.epochs % self.config.judge_every == 0:
-                self._look()
+            self._end_epoch()
             self._save_when_due()
         self.module.eval()
+        # Saved before the last look: a run that goes on from here must not know of it.
+        self._save()
+        if self.judge is not None and self.judged_step < self.outcome.steps:
+            self._look()
         self.outcome.seconds = self.seconds
-        self.log.write(self.outcome.steps, stopped=self.outcome.stopped, **{"best": self.outcome.best})
+        self.log.write(self.outcome.steps, stopped=self.outcome.stopped, best=self.outcome.best)
 
-    def _epoch(self) -> float:
-        """The rest of the present epoch; returns the mean loss of its steps."""
-        total, steps = 0.0, 0
+    def _epoch(self) -> None:
+        """The rest of the present epoch."""
         for batch in self.batches.epoch(self.outcome.epochs, skip=self.step_in_epoch):
-            value = self._step(batch)
-            total, steps = total + value, steps + 1
+            value = self.step(batch)
+            self.outcome.steps += 1
+            self.step_in_epoch += 1
+            self.epoch_loss += value
             self.run.progress.advance(1, loss=value)
             if self.step_in_epoch < len(self.batches):
                 self._save_when_due()
             if self._over():
                 break
-        return total / max(steps, 1)
 
-    def _step(self, batch: Any) -> float:
+    def _end_epoch(self) -> None:
+        mean = self.epoch_loss / max(self.step_in_epoch, 1)
+        self.step_in_epoch, self.epoch_loss = 0, 0.0
+        self.outcome.epochs += 1
+        self.log.write(self.outcome.steps, epoch=self.outcome.epochs, loss=mean, seconds=self.seconds)
+        if self.judge is not None and self.outcome.epochs % self.config.judge_every == 0:
+            self._look()
+
+    def step(self, batch: Any) -> float:
+        """Forward, backward, clip, one step of the optimiser; the loss."""
         config = self.config
         if config.warmup_steps:
             share = min(1.0, (self.outcome.steps + 1) / config.warmup_steps)
@@ -157,18 +178,16 @@ class _Loop:
         self.optimiser.zero_grad(set_to_none=True)
         with self._precision():
             loss = self.loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss became {value} at step {self.outcome.steps + 1}; try a smaller training.learning_rate "
                 f"(now {config.learning_rate:g})"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip_norm:
-            nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         self.optimiser.step()
-        self.outcome.steps += 1
-        self.step_in_epoch += 1
         return value
 
     def _look(self) -> None:
@@ -176,13 +195,14 @@ class _Loop:
         assert self.judge is not None
         self.module.eval()
         with torch.no_grad():
-            value = self.judge()
+            value = float(self.judge())
+        self.judged_step = self.outcome.steps
         self.outcome.judged.append((self.outcome.epochs, value))
         self.log.write(self.outcome.steps, epoch=self.outcome.epochs, valid=value)
         self.run.progress.advance(0, valid=value)
         if value > self.outcome.best:
             self.outcome.best, self.outcome.best_epoch, self.looks_without_best = value, self.outcome.epochs, 0
-            self.best_weights = {name: w.detach().clone() for name, w in self.module.state_dict().items()}
+            self.best_weights = {name: tensor.detach().clone() for name, tensor in learnt(self.module).items()}
         else:
             self.looks_without_best += 1
 
@@ -197,6 +217,11 @@ class _Loop:
             return False
         return True
 
+    def keep_best(self) -> None:
+        """Put the best weights back; the last stay where nothing was judged."""
+        if self.best_weights:
+            self.module.load_state_dict(self.best_weights, strict=False)
+
     # -- what survives a kill ------------------------------------------------------------------------------------------
 
     @property
@@ -204,42 +229,70 @@ class _Loop:
         """Seconds of training, those before a resume included."""
         return self.earlier_seconds + time.monotonic() - self.started
 
-    def keep_best(self) -> None:
-        if self.best_weights:
-            self.module.load_state_dict(self.best_weights)
-
     def _save_when_due(self) -> None:
-        if self.run.folder is None or time.monotonic() - self.saved_at < self.run.checkpoint_seconds:
+        if time.monotonic() - self.saved_at >= self.run.checkpoint_seconds:
+            self._save()
+
+    def _save(self) -> None:
+        if self.run.folder is None:
             return
-        self.saved_at = time.monotonic()
         outcome = self.outcome
         place = {
             "steps": outcome.steps, "epochs": outcome.epochs, "step_in_epoch": self.step_in_epoch,
-            "best": outcome.best if math.isfinite(outcome.best) else None, "best_epoch": outcome.best_epoch,
-            "judged": outcome.judged, "looks_without_best": self.looks_without_best, "seconds": self.seconds,
-            "steps_an_epoch": len(self.batches), "seed": self.run.seed, "config": self.config.model_dump(mode="json"),
+            "epoch_loss": self.epoch_loss, "best": outcome.best if math.isfinite(outcome.best) else None,
+            "best_epoch": outcome.best_epoch, "judged": outcome.judged, "judged_step": self.judged_step,
+            "looks_without_best": self.looks_without_best, "seconds": self.seconds, "log_lines": self.log.lines,
         }  # fmt: skip
-        save_checkpoint(self.run.folder, Checkpoint(self.module, self.optimiser, self.best_weights, place))
+        disk.save_checkpoint(
+            self.run.folder, Checkpoint(self.module, self.optimiser, self.best_weights, place, self.identity)
+        )
+        self.saved_at = time.monotonic()
 
     def restore(self) -> None:
-        """Go back to the checkpoint in ``run.folder`` when the run resumes and there is one."""
-        if not self.run.resume or self.run.folder is None:
+        """Go back to the checkpoint in ``run.folder`` when the run resumes and there is one; else begin afresh."""
+        folder = self.run.folder
+        if folder is None:
             return
-        checkpoint = Checkpoint(self.module, self.optimiser, {}, {})
-        expected = {"seed": self.run.seed, "steps_an_epoch": len(self.batches)}
-        if not load_checkpoint(self.run.folder, checkpoint, expected):
-            return
+        disk.sweep(folder)
+        checkpoint = Checkpoint(self.module, self.optimiser, {}, {}, self.identity)
+        if not self.run.resume:
+            disk.forget_checkpoint(folder)
+        elif disk.load_checkpoint(folder, checkpoint):
+            self._go_to(checkpoint)
+        self.log.begin(checkpoint.place.get("log_lines", 0), self.outcome.steps)
+
+    def _go_to(self, checkpoint: Checkpoint) -> None:
         place = checkpoint.place
         self.best_weights = checkpoint.best_weights
         self.outcome.steps, self.outcome.epochs = place["steps"], place["epochs"]
         self.outcome.best = -math.inf if place["best"] is None else place["best"]
         self.outcome.best_epoch = place["best_epoch"]
         self.outcome.judged = [(epoch, value) for epoch, value in place["judged"]]
-        self.step_in_epoch, self.looks_without_best = place["step_in_epoch"], place["looks_without_best"]
+        self.step_in_epoch, self.epoch_loss = place["step_in_epoch"], place["epoch_loss"]
+        self.judged_step, self.looks_without_best = place["judged_step"], place["looks_without_best"]
         self.earlier_seconds = place["seconds"]
-        self.log.rewind(self.outcome.steps)
+
+    def _identity(self, more: Mapping[str, object]) -> dict[str, Any]:
+        """Which fit this is. How long it may go on is no part of that: a resumed run may be given more epochs."""
+        told: dict[str, object] = {
+            "seed": self.run.seed,
+            "precision": self.run.precision,
+            **more,
+            "training": self.config.model_dump(mode="json", exclude={"epochs", "patience"}),
+            "steps an epoch": len(self.batches),
+            "hash of the first weights": digest(learnt(self.module)),
+        }
+        return dict(_flat(told))
 
     def _precision(self) -> Any:
         if self.run.precision == "bf16":
             return torch.autocast(torch.device(self.run.device).type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def _flat(nested: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from palate.core import store
 from palate.core.config import Config
+from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray
 from palate.core.requests import Requests
@@ -43,6 +44,11 @@ def fitted(system: NetworkSystem) -> Any:
     if system.network is None:
         raise TrainingError(f"{type(system).__name__} was not fitted yet: call fit or load first")
     return system.network
+
+
+def identity(config: Config, train: Dataset) -> dict[str, object]:
+    """What tells this fit from others; ``optimise`` refuses to resume another's checkpoint."""
+    return {"data": train.fingerprint, "settings": config.model_dump(mode="json", exclude={"training"})}
 
 
 def sequence_blocks(
