@@ -5,42 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 
-from palate.core.dataset import Clock, Dataset
 from palate.core.errors import ConfigError, DataError, LeakError
-from palate.core.split import Split
 from palate.data.split import check, leave_one_out, split
-
-
-def log(
-    rows: list[tuple[int, int, int]], n_users: int = 4, n_items: int = 8, clock: Clock = "unix", **items: list[str]
-) -> Dataset:
-    """A dataset of (user row, item row, time) in the order of the file."""
-    ordered = sorted(rows, key=lambda row: (row[0], row[2]))
-    interactions = pl.DataFrame(
-        {
-            "user_row": pl.Series([row[0] for row in ordered], dtype=pl.Int32),
-            "item_row": pl.Series([row[1] for row in ordered], dtype=pl.Int32),
-            "time": pl.Series([row[2] for row in ordered], dtype=pl.Int64),
-        }
-    )
-    names = pl.DataFrame({"item": [f"i{row}" for row in range(n_items)], **items})
-    return Dataset("tiny", interactions, names, pl.DataFrame({"user": [f"u{row}" for row in range(n_users)]}), clock)
-
+from tests.data.split_logs import histories, log, with_train
 
 TINY = log([(0, 1, 10), (0, 2, 20), (0, 3, 30), (0, 4, 40), (1, 5, 11), (1, 6, 12), (3, 1, 5), (3, 2, 6), (3, 7, 7)])
-
-
-def histories(cases: object) -> list[list[int]]:
-    return [list(map(int, row)) for row in cases.requests.histories]  # type: ignore[attr-defined]
-
-
-def with_train(made: Split, rows: list[tuple[int, int, int]]) -> Split:
-    """The split with further events planted in its train part."""
-    old = list(made.train.interactions.select("user_row", "item_row", "time").iter_rows())
-    return replace(made, train=replace(made.train, interactions=log(old + rows).interactions))
 
 
 def test_leave_one_out_by_hand() -> None:
@@ -144,3 +115,11 @@ def test_histories_that_are_no_views_of_the_log_are_caught() -> None:
     copied = replace(made.test.requests.histories, values=made.test.requests.histories.values + 1)
     with pytest.raises(LeakError, match="no views of the dataset's own events"):
         check(replace(made, test=replace(made.test, requests=replace(made.test.requests, histories=copied))))
+
+
+def test_a_question_at_another_time_is_caught() -> None:
+    made = leave_one_out(TINY)
+    assert made.test.requests.times is not None
+    requests = replace(made.test.requests, times=made.test.requests.times - 1)
+    with pytest.raises(LeakError, match="test: a question is asked at another time than its event happened"):
+        check(replace(made, test=replace(made.test, requests=requests)))

@@ -8,16 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.core.dataset import Dataset
 from palate.core.errors import LeakError
 from palate.core.split import Cases, Split
+from palate.data.split.questions import Mask
 
 if TYPE_CHECKING:
     import polars as pl
-
-Mask = npt.NDArray[np.bool_]
 
 
 def check_tables(split: Split) -> str:
@@ -43,6 +41,9 @@ def check_questions(split: Split) -> str:
             raise LeakError(f"{name}: a question is about an event that the dataset does not hold")
         if (whole.item_rows[events] != cases.targets).any() or (whole.user_rows[events] != cases.user_rows).any():
             raise LeakError(f"{name}: a question's user or target differs from the event it is about")
+        asked_at = cases.requests.times
+        if asked_at is not None and not _same(asked_at, None if whole.times is None else whole.times[events]):
+            raise LeakError(f"{name}: a question is asked at another time than its event happened")
     asked = np.concatenate([split.valid.events, split.test.events])
     twice = len(asked) - len(np.unique(asked))
     if twice:
@@ -50,14 +51,18 @@ def check_questions(split: Split) -> str:
     return f"{len(split.valid):,} valid and {len(split.test):,} test events, none of them asked twice"
 
 
-def check_histories(split: Split) -> str:
-    """Every history is made of earlier events of the same user; those of valid show no event that test asks."""
-    hidden = np.zeros(split.dataset.n_interactions, dtype=np.bool_)
+def check_histories(split: Split, *, shown_in_valid: Mask | None = None, shown_in_test: Mask | None = None) -> str:
+    """Every history is made of earlier events of the same user; those of valid show no event that test asks.
+
+    Histories are views of the log itself, or of those of its events that ``shown_in_…`` ``[E]`` marks; so where
+    a view begins and ends proves what is in it.
+    """
+    whole = split.dataset
+    hidden = np.zeros(whole.n_interactions, dtype=np.bool_)
     hidden[split.test.events] = True
-    for name, cases in (("valid", split.valid), ("test", split.test)):
-        first, last = _reach(split.dataset, cases, hidden)
-        filled = cases.requests.histories.lengths > 0
-        whole, events = split.dataset, cases.events
+    for name, cases, shown in (("valid", split.valid, shown_in_valid), ("test", split.test, shown_in_test)):
+        first, last = _reach(whole, cases, shown)
+        filled, events = cases.requests.histories.lengths > 0, cases.events
         strange = filled & (whole.user_rows[first] != whole.user_rows[events])
         if strange.any():
             raise LeakError(f"{name}: {_event(whole, events[strange][0])} is asked with the history of another user")
@@ -67,10 +72,11 @@ def check_histories(split: Split) -> str:
                 f"{name}: the history of {_event(whole, events[ahead][0])} holds that event itself or a later one"
             )
         if name == "valid":
-            seen = np.concatenate([np.zeros(1, dtype=np.int32), np.cumsum(hidden, dtype=np.int32)])
-            shown = filled & (seen[last + 1] > seen[first]) & ~_without(cases, whole, hidden)
-            if shown.any():
-                raise LeakError(f"valid: the history of {_event(whole, events[shown][0])} shows an event of test")
+            secret = hidden if shown is None else hidden & shown
+            before = np.concatenate([np.zeros(1, dtype=np.int32), np.cumsum(secret, dtype=np.int32)])
+            peeking = filled & (before[last + 1] > before[first])
+            if peeking.any():
+                raise LeakError(f"valid: the history of {_event(whole, events[peeking][0])} shows an event of test")
     lengths = split.test.requests.histories.lengths
     shortest, longest = (int(lengths.min()), int(lengths.max())) if len(lengths) else (0, 0)
     return f"every history ends before its question; those of test hold {shortest:,} to {longest:,} events"
@@ -97,14 +103,6 @@ def check_training(split: Split, forbidden: Mask) -> str:
     return f"{train.n_interactions:,} events teach; none of the {int(forbidden.sum()):,} that must stay unseen is there"
 
 
-def asked(split: Split) -> Mask:
-    """``[E]`` the events that valid or test ask."""
-    mask = np.zeros(split.dataset.n_interactions, dtype=np.bool_)
-    mask[split.valid.events] = True
-    mask[split.test.events] = True
-    return mask
-
-
 def asked_or_later(split: Split) -> Mask:
     """``[E]`` the events from each user's first question on: a user's own future teaches nothing about the past."""
     histories = split.dataset.histories
@@ -115,29 +113,25 @@ def asked_or_later(split: Split) -> Mask:
     return np.repeat(np.tile(np.array([False, True]), len(histories)), before_and_after.ravel())
 
 
-def _reach(dataset: Dataset, cases: Cases, hidden: Mask) -> tuple[np.ndarray, np.ndarray]:
-    """First and last event ``[B]`` of each history as positions in the dataset (0 where it is empty)."""
-    histories = cases.requests.histories
-    filled = histories.lengths > 0
-    first = np.where(filled, histories.starts, 0)
-    last = np.where(filled, histories.stops - 1, 0)
-    if _without(cases, dataset, hidden).any():
-        visible = np.flatnonzero(~hidden)
-        return visible[first], visible[last]
-    if not _same(histories.values, dataset.item_rows):
+def _reach(dataset: Dataset, cases: Cases, shown: Mask | None) -> tuple[np.ndarray, np.ndarray]:
+    """First and last event ``[B]`` of each history as positions in the log; any where it is empty."""
+    requests = cases.requests
+    log, times = dataset.item_rows, dataset.times
+    if shown is not None:
+        log, times = log[shown], None if times is None else times[shown]
+    if not _same(requests.histories.values, log) or not _same(requests.history_times, times):
         raise LeakError("the histories are no views of the dataset's own events, so nothing can be proved about them")
-    return first, last
+    filled = requests.histories.lengths > 0
+    first = np.where(filled, requests.histories.starts, 0)
+    last = np.where(filled, requests.histories.stops - 1, 0)
+    if shown is None:
+        return first, last
+    position = np.flatnonzero(shown)
+    return position[first], position[last]
 
 
-def _without(cases: Cases, dataset: Dataset, hidden: Mask) -> Mask:
-    """``[B]`` all true where the histories are views of the log without its hidden events."""
-    values = cases.requests.histories.values
-    inside = len(values) != dataset.n_interactions and _same(values, dataset.item_rows[~hidden])
-    return np.full(len(cases), inside)
-
-
-def _same(values: np.ndarray, log: np.ndarray) -> bool:
-    return values is log or np.array_equal(values, log)
+def _same(values: np.ndarray | None, log: np.ndarray | None) -> bool:
+    return values is log or (values is not None and log is not None and np.array_equal(values, log))
 
 
 def _equal_events(train: Dataset, whole: Dataset, kept: Mask) -> bool:

@@ -1,4 +1,4 @@
-"""The named rules. A rule is its settings: frozen, checked, and enough to make the same split again."""
+"""Names → rules, and the two verbs: split by a rule, and check a split. A rule is its settings, frozen and typed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
 from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, DataError, LeakError, nearest
-from palate.core.ragged import IntArray, Ragged
-from palate.core.requests import Requests
-from palate.core.split import Cases, Split
+from palate.core.split import Split
 from palate.data.split import checks
+from palate.data.split.cold import ColdItems, ColdUsers, CrossDomain
+from palate.data.split.last_events import FewShot, LeaveOneOut
+from palate.data.split.temporal import Temporal
 
 
 class Rule(Protocol):
@@ -32,43 +31,16 @@ class Rule(Protocol):
         """The settings."""
 
 
-class LeaveOneOut(Config):
-    """The last event of each user is test, the one before it valid, the rest teaches.
-
-    Users with fewer than three events only teach. A test history includes the validation event.
-    """
-
-    name: ClassVar[str] = "leave-one-out"
-
-    def make(self, dataset: Dataset) -> Split:
-        histories = dataset.histories
-        asked = histories[np.flatnonzero(histories.lengths >= 3)]
-        valid, test = asked.stops - 2, asked.stops - 1
-        teaches = np.ones(dataset.n_interactions, dtype=np.bool_)
-        teaches[valid] = teaches[test] = False
-        return Split(
-            dataset,
-            dataset.keeping(teaches),
-            valid=cases_after(dataset, valid, asked.starts, valid),
-            test=cases_after(dataset, test, asked.starts, test),
-            rule=self.name,
-        )
-
-    def proofs(self, split: Split) -> dict[str, str]:
-        return {
-            "training": checks.check_training(split, checks.asked_or_later(split)),
-            "users": _too_few(split, fewest=3),
-        }
-
-
-RULES: Mapping[str, type[LeaveOneOut]] = {rule.name: rule for rule in (LeaveOneOut,)}
+RULES: Mapping[str, type[Config]] = {
+    rule.name: rule for rule in (LeaveOneOut, Temporal, ColdItems, ColdUsers, FewShot, CrossDomain)
+}
 
 
 def rule_named(name: str, settings: Mapping[str, object] | None = None) -> Rule:
     """The rule object of a name and its settings. Raises ``ConfigError`` that names the nearest rule or setting."""
     if name not in RULES:
         raise ConfigError(f"no split rule '{name}'{nearest(name, RULES)}")
-    return configure(RULES[name], settings, where=f"split rule '{name}'")
+    return configure(RULES[name], settings, where=f"split rule '{name}'")  # type: ignore[return-value]
 
 
 def split(dataset: Dataset, rule: str = "leave-one-out", **settings: object) -> Split:
@@ -99,27 +71,5 @@ def check(split: Split) -> dict[str, str]:
     return {
         "catalogue": checks.check_tables(split),
         "questions": checks.check_questions(split),
-        "histories": checks.check_histories(split),
         **rule_named(split.rule, split.settings).proofs(split),
     }
-
-
-def cases_after(dataset: Dataset, events: IntArray, starts: IntArray, stops: IntArray) -> Cases:
-    """Ask for ``events`` after the slices ``starts``-``stops`` of the log; no event is copied."""
-    return Cases(
-        Requests(
-            Ragged(dataset.item_rows, starts, stops),
-            history_times=dataset.times,
-            user_rows=dataset.user_rows[events].astype(np.int64),
-            times=None if dataset.times is None else dataset.times[events],
-        ),
-        targets=dataset.item_rows[events].astype(np.int64),
-        events=events,
-    )
-
-
-def _too_few(split: Split, fewest: int) -> str:
-    lengths = split.dataset.histories.lengths
-    short = int(((lengths > 0) & (lengths < fewest)).sum())
-    n_asked = len(np.unique(split.test.user_rows))
-    return f"{n_asked:,} users are asked; {short:,} with fewer than {fewest} events only teach"
