@@ -176,9 +176,9 @@ def test_two_domains_share_some_readers() -> None:
 
 
 def test_large_worlds_invent_visibly_and_keep_every_rule() -> None:
-    planted = world(readers=20_000, items=5_000, reviews=False, events_low=6, events_high=12)
+    planted = world(readers=10_000, items=5_000, reviews=False, events_low=6, events_high=12)
     data = planted.dataset
-    assert (data.n_users, data.n_items) == (20_000, 5_000)
+    assert (data.n_users, data.n_items) == (10_000, 5_000)
     invented = data.items["invented"].to_numpy()
     assert (invented == (np.arange(5_000) >= 300)).all()
     assert data.items.filter(pl.col("invented"))["title"].str.starts_with("Volume ").all()
@@ -190,7 +190,7 @@ def test_large_worlds_invent_visibly_and_keep_every_rule() -> None:
     # readers simulated in different chunks respond to their own taste, so no chunk has another's readers
     loved, themes = planted.truth.readers.taste[:, :-1], planted.truth.themes
     match = (loved[data.user_rows] * themes[data.item_rows]).sum(1)
-    for chunk in (data.user_rows < 2048, data.user_rows >= 18_432):
+    for chunk in (data.user_rows < 2048, data.user_rows >= 8_192):
         assert match[chunk].mean() > 0.5
     assert "review" not in data.interactions.columns
 

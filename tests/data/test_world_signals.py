@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from palate.data.world import SIGNALS, World, world
+from palate.data.world.__main__ import card
 from palate.data.world.oracle import ALL, last_events, oracle_scores, recall_at_10
 from palate.data.world.signals import CONTRASTS, cold_targets, named_themes, presence
 from palate.data.world.simulate import COLD, NOISE, RELEASE_MS
@@ -178,3 +180,11 @@ def test_taste_is_not_in_the_harmless_attributes() -> None:
         for value in users[column].unique():
             mask = (users[column] == value).to_numpy()
             assert np.abs(who.taste[mask, :-1].mean(0) - who.taste[:, :-1].mean(0)).max() < 0.15
+
+
+def test_the_page_states_what_the_card_prints() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "world.md").read_text("utf-8")
+    head, *_, figures = card("small").partition("contrast ")
+    assert head.splitlines()[1] in page
+    for line in figures.splitlines():
+        assert line in page, line

@@ -26,7 +26,7 @@ def card(name: str, seed: int = 0) -> str:
         f"  {data.n_users} readers, {data.n_items} items, {data.n_interactions} events, "
         f"{planted.truth.noise.mean():.1%} noise, {data.interactions['rating'].to_numpy().mean():.2f} stars on average",
         f"  {len(planted.cold_rows)} cold items: {cold} last events, {early} events before their release",
-        f"  {planted.config.model_dump()}",
+        "  " + ", ".join(f"{key}={value}" for key, value in planted.config.model_dump().items()),
         "",
         f"{'contrast':<18}{'planted':>9}{'shuffled':>10}",
     ]
