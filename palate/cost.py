@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from palate.core import store
 from palate.core.config import Config
 from palate.core.protocols import Recommender
 
@@ -66,12 +67,12 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def parameters(recommender: Recommender) -> int:
-    """Learnt numbers: of the network, else of the fitted arrays; 0 where a system has none to count."""
+def parameters(recommender: Recommender, folder: Path) -> int:
+    """Learnt numbers: those of the network, else of the arrays that were saved in ``folder``."""
     network = getattr(recommender, "network", None)
     if network is not None:
         return sum(tensor.numel() for tensor in network.parameters())
-    return int(getattr(recommender, "n_parameters", 0))
+    return sum(array.size for array in store.open_folder(folder).arrays().values())
 
 
 def _forget_peak() -> None:

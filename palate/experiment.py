@@ -99,8 +99,8 @@ def _fit_seed(
     run = replace(run, seed=seed, folder=work)
     with watched() as watch:
         recommender = _learn(fitted.plan, seed, split, run, judge, start)
-    cost = watch.cost(parameters(recommender))
     recommender.save(folder)
+    cost = watch.cost(parameters(recommender, folder))
     write_json(work / "cost.json", cost.model_dump())
     return cost
 

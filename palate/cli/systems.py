@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+from cyclopts import Parameter
 
 
-def systems(*, as_json: bool = False) -> None:
+def systems(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
     """List every system: family, paper, tags, needs, presets.
 
     Parameters

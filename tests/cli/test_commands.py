@@ -1,0 +1,213 @@
+"""The command line as a user meets it: real subprocesses, real files, one line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+
+def palate(*arguments: object, cwd: Path, data: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    if data is not None:
+        environment["PALATE_DATA"] = str(data)
+    code = "from palate.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two fitted runs on the small test world."""
+    here = tmp_path_factory.mktemp("palate")
+    for name, extra in {"popularity": [], "ease": []}.items():
+        done = palate("fit", name, "--data", "world-test", "--out", name, *extra, cwd=here)
+        assert done.returncode == 0, done.stderr
+    return here
+
+
+def test_fit_says_what_comes_next(place: Path) -> None:
+    done = palate("fit", "item-knn", "--data", "world-test", "--set", "neighbours=20", "--out", "knn", cwd=place)
+    assert done.returncode == 0
+    assert "palate evaluate knn" in done.stdout
+    plan = json.loads((place / "knn" / "run.json").read_text())["plan"]
+    assert plan["config"]["neighbours"] == 20
+
+
+def test_an_existing_run_is_not_overwritten(place: Path) -> None:
+    before = (place / "ease" / "run.json").read_bytes()
+    done = palate("fit", "ease", "--data", "world-test", "--out", "ease", cwd=place)
+    assert done.returncode == 1
+    assert "holds a run already" in done.stderr
+    assert (place / "ease" / "run.json").read_bytes() == before
+
+
+def test_evaluate_and_compare_write_the_documented_schema(place: Path) -> None:
+    done = palate("evaluate", "popularity", "ease", "--json", "e.json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "simulated" in done.stdout
+    done = palate("compare", "popularity", "ease", "--json", "c.json", "--plot", "c.svg", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((place / "c.json").read_text())
+    assert found["schema"] == "palate.report/1"
+    assert {"data", "split", "protocol", "runs", "comparisons"} <= set(found)
+    run = found["runs"][0]
+    assert {"name", "system", "pretrained", "seeds", "metrics", "slices", "cost"} <= set(run)
+    assert {"value", "low", "high"} <= set(run["metrics"]["recall@10"])
+    assert {"fit_seconds", "peak_mb"} <= set(run["cost"])
+    pair = found["comparisons"][0]
+    assert {"a", "b", "metric", "difference", "low", "high", "p", "p_holm", "effect"} <= set(pair)
+    assert (place / "c.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_runs_on_other_splits_are_not_compared(place: Path) -> None:
+    done = palate("fit", "popularity", "--data", "world-test", "--split", "temporal", "--out", "later", cwd=place)
+    assert done.returncode == 0, done.stderr
+    done = palate("compare", "ease", "later", cwd=place)
+    assert done.returncode == 1
+    assert done.stderr.startswith("palate: ")
+    assert "split" in done.stderr
+
+
+def test_recommend_to_a_user_a_history_and_everybody(place: Path) -> None:
+    done = palate("recommend", "ease", "--user", "r0001", "-k", 4, "--json", "--why", cwd=place)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [entry["rank"] for entry in answer["recommended"]] == [1, 2, 3, 4]
+    met = {event["item"] for event in answer["history"]}
+    assert met
+    assert not met & {entry["item"] for entry in answer["recommended"]}
+    titles = [event["title"] for event in answer["history"]][:3]
+    by_title = palate("recommend", "ease", "--history", ",".join(t.replace(",", ",,") for t in titles), cwd=place)
+    assert by_title.returncode == 0, by_title.stderr
+    done = palate("recommend", "ease", "--all-users", "--out", "all.parquet", "-k", 4, cwd=place)
+    assert done.returncode == 0, done.stderr
+    table = pl.read_parquet(place / "all.parquet")
+    first = table.filter(pl.col("user") == "r0001").sort("rank")
+    assert first["item"].to_list() == [entry["item"] for entry in answer["recommended"]]
+
+
+def test_why_is_what_taking_the_item_out_changes(place: Path) -> None:
+    """The stated drop is the score with the whole history minus the score without that item, asked anew."""
+    import numpy as np
+
+    from palate.ask import Asker
+    from palate.core.ragged import Ragged
+    from palate.core.requests import Requests
+    from palate.runs import FittedRun
+
+    asker = Asker(FittedRun.open(place / "ease"))
+    requests = asker.history(asker.item_ids[:6])
+    (answer,) = asker.answer(requests, 3)
+    best = Ragged.of([[asker.row_of[answer.items[0]]]])
+    for reason in asker.why(requests, answer)[0]:
+        kept = [row for row in range(6) if asker.item_ids[row] != reason.item]
+        without = asker.system.score(Requests.of([kept]), best)[0]
+        assert np.isclose(answer.scores[0] - without, reason.drop, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["fit", "saserc", "--data", "world-test"], 1, "did you mean 'sasrec'"),
+        (["fit", "ease", "--data", "wordl-test"], 1, "did you mean 'world-test'"),
+        (["fit", "ease", "--data", "world-test", "--set", "regg=3"], 1, "did you mean 'reg'"),
+        (["fit", "ease", "--data", "world-test", "--set", "reg=many"], 1, "setting 'reg'"),
+        (["fit", "ease", "--data", "world-test", "--set", "reg"], 1, "key=value"),
+        (["fit", "ease", "--data", "world-test", "--preset", "huge"], 1, "no preset 'huge'"),
+        (["fit", "ease", "--data", "world-test", "--split", "leave-two-out"], 1, "leave-one-out"),
+        (["fit", "ease"], 2, "data"),
+        (["fit", "ease", "--data", "world-test", "--sedes", "3"], 2, "sedes"),
+        (["evaluate", "nowhere"], 1, "not a finished run"),
+        (["compare", "ease"], 1, "at least two"),
+        (["recommend", "ease"], 1, "say who is asked"),
+        (["recommend", "ease", "--user", "nobody"], 1, "no user 'nobody'"),
+        (["recommend", "ease", "--history", "The Book of Sand and Foam"], 1, "no item or title"),
+        (["recommend", "ease", "--all-users"], 1, "--out"),
+        (["recommend", "ease", "--user", "r0001", "-k", "0"], 1, "at least one"),
+        (["evaluate", "ease", "--protocol", "ful-ranking"], 1, "did you mean 'full-ranking'"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_mistakes_are_one_line(place: Path, arguments: list[str], code: int, said: str) -> None:
+    done = palate(*arguments, cwd=place)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert said in done.stderr + done.stdout
+    if code == 1:
+        assert done.stderr.startswith("palate: ")
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_damaged_run_is_refused(place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(place / "ease", tmp_path / "ease")
+    weights = next((tmp_path / "ease" / "seed-0").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    done = palate("recommend", "ease", "--user", "r0001", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "damaged" in done.stderr
+
+
+def test_a_run_fitted_on_other_events_is_refused(place: Path, tmp_path: Path) -> None:
+    """The manifest of a model that saw the test events betrays it."""
+    import shutil
+
+    from palate.core.run import Run
+    from palate.data.sources import load
+    from palate.systems import build
+
+    shutil.copytree(place / "ease", tmp_path / "ease")
+    build("ease").fit(load("world-test"), Run()).save(tmp_path / "ease" / "seed-0")
+    done = palate("evaluate", "ease", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "fitted on other interactions" in done.stderr
+
+
+def test_tune_searches_and_records(place: Path) -> None:
+    done = palate("fit", "ease", "--data", "world-test", "--tune", 4, "--out", "tuned", cwd=place)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((place / "tuned" / "run.json").read_text())
+    trials = facts["tuned"]["trials"]
+    assert len(trials) == 4
+    best = max(trials, key=lambda trial: trial["valid"])
+    assert facts["tuned"]["best"] == best
+    for key, value in best["settings"].items():
+        assert facts["plan"]["config"][key] == value
+
+
+def test_seeds_stay_in_one_run(place: Path) -> None:
+    done = palate(
+        "fit", "sasrec", "--data", "world-test", "--preset", "tiny", "--set", "training.epochs=2", "--seeds", 2,
+        "--out", "seeds", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = palate("evaluate", "seeds", "--json", "seeds.json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((place / "seeds.json").read_text())["runs"][0]["seeds"] == [0, 1]
+
+
+def test_from_continues_where_the_system_can(place: Path) -> None:
+    fit = ["fit", "--data", "world-test", "--out"]
+    settings = ["--preset", "tiny", "--set", "training.epochs=2"]
+    assert palate(*fit, "first", "sasrec", *settings, cwd=place).returncode == 0
+    on = palate(*fit, "second", "sasrec", *settings, "--from", "first", cwd=place)
+    assert on.returncode == 0, on.stderr
+    assert json.loads((place / "second" / "run.json").read_text())["continued_from"] == "first"
+    closed = palate(*fit, "third", "ease", "--from", "ease", cwd=place)
+    assert closed.returncode == 1
+    assert "cannot continue" in closed.stderr
+
+
+def test_systems_lists_every_row(place: Path) -> None:
+    from palate.systems import TABLE
+
+    done = palate("systems", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert [row["name"] for row in json.loads(done.stdout)] == [row.name for row in TABLE]
+    assert all(row.name in palate("systems", cwd=place).stdout for row in TABLE)
