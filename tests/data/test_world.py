@@ -15,6 +15,7 @@ import pytest
 from palate.core.errors import ConfigError
 from palate.data.world import VERSION, World, WorldConfig, world
 from palate.data.world.catalogue import SLOTS, THEMES, real_records
+from palate.data.world.readers import FILMS
 from palate.data.world.simulate import CAUSES, END_MS, FREE, RELEASE_MS, START_MS
 
 
@@ -130,6 +131,8 @@ def test_version_1_is_frozen() -> None:
     assert VERSION == "1"
     assert (small().dataset.fingerprint, _words(small())) == ("8e1cfc91f1070fa7b70ef38a27ba2397", "e2a7346a02eeef38")
     assert (tiny().dataset.fingerprint, _words(tiny())) == ("53292c08a71fd3861e14704d5d5d296c", "5cafa4af4e541215")
+    both = world("two-domains")
+    assert (both.dataset.fingerprint, _words(both)) == ("f17008c7557bb22328ab17ceaeed7029", "154e4bc0b5419dfa")
 
 
 def test_global_random_state_is_untouched() -> None:
@@ -168,9 +171,14 @@ def test_two_domains_share_some_readers() -> None:
     watched = np.bincount(data.user_rows, weights=film[data.item_rows], minlength=data.n_users)
     read = np.bincount(data.user_rows, minlength=data.n_users) - watched
     both = ((watched > 0) & (read > 0)).mean()
-    assert 0.2 < both < 0.4
-    assert ((watched > 0) & (read == 0)).mean() > 0.15
-    assert ((watched == 0) & (read > 0)).mean() > 0.35
+    assert 0.45 < both < 0.55
+    assert 0.15 < ((watched > 0) & (read == 0)).mean() < 0.25
+    assert 0.25 < ((watched == 0) & (read > 0)).mean() < 0.35
+    # a reader of both begins in one domain and meets the other halfway, so that one can predict the other
+    place = np.arange(data.n_interactions) - np.searchsorted(data.user_rows, data.user_rows)
+    early = place < np.bincount(data.user_rows)[data.user_rows] // 2
+    assert (film[data.item_rows] == (planted.truth.readers.begins == FILMS)[data.user_rows])[early].all()
+    assert data.interactions.select("user_row", "item_row").n_unique() == data.n_interactions
     kinds = data.interactions["kind"].to_numpy()
     assert (kinds == np.where(film[data.item_rows], "watch", "read")).all()
 

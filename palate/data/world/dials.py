@@ -46,8 +46,8 @@ class WorldConfig(Config):
     cold_last: float = Field(0.2, ge=0, le=1, description="chance that a reader's last event is a cold item")
     cold_before: float = Field(0.1, ge=0, le=1, description="the same for the event before the last")
 
-    film_only: float = Field(0.25, ge=0, le=1, description="with films: share of readers who only watch")
-    book_only: float = Field(0.45, ge=0, le=1, description="with films: share of readers who only read")
+    film_only: float = Field(0.2, ge=0, le=1, description="with films: share of readers who only watch")
+    book_only: float = Field(0.3, ge=0, le=1, description="with films: share of readers who only read")
 
     candidates: int = Field(512, ge=128, description="items a reader weighs; larger catalogues are sampled first")
     reviews: bool = True
@@ -65,7 +65,7 @@ NAMED: dict[str, dict[str, Any]] = {
         "cold_share": 0.2,
         "cold_last": 0.25,
     },
-    "two-domains": {"films": 150},
+    "two-domains": {"films": 150, "readers": 1200},
 }
 
 

@@ -45,6 +45,7 @@ class Readers:
     circle: npt.NDArray[np.int16]  # [U]
     motif: npt.NDArray[np.int16]  # [U] the favourite motif, -1 = does not choose by the cover
     group: npt.NDArray[np.int8]  # [U] BOTH, BOOKS or FILMS
+    begins: npt.NDArray[np.int8]  # [U] BOOKS or FILMS: a reader of both knows only this one for half the history
     wants: npt.NDArray[np.int16]  # [U, 2] stated themes, both loved (-1 where there are fewer)
     avoids: npt.NDArray[np.int16]  # [U] stated theme, avoided (-1 = none stated)
     length: npt.NDArray[np.int64]  # [U] events
@@ -118,4 +119,5 @@ def readers(config: WorldConfig) -> Readers:
         wording=rng.integers(len(_WISHES) * len(_REFUSALS), size=n).astype(np.int16),
         joined=rng.integers(2015, 2021, size=n).astype(np.int16),
         format=rng.integers(len(_FORMATS), size=n).astype(np.int8),
+        begins=np.where(group == BOTH, rng.integers(BOOKS, FILMS + 1, size=n), group).astype(np.int8),
     )

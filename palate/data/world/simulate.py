@@ -161,7 +161,8 @@ class _Chunk:
         warm, cold_pool = pools
         everyone = np.arange(len(self.user))
         # an event uses up at most two wishes: the one it came from and the one it fulfils
-        wish, open_wish = self._preferred(warm, 2 * T + 8, CHOICE)
+        # with two domains half of the wishes may have to wait, so every item is ranked
+        wish, open_wish = self._preferred(warm, len(warm.rows) if self.config.films else 2 * T + 8, CHOICE)
         wish, open_wish = self._in_any_order(wish, open_wish, length)
         cold, open_cold = self._preferred(cold_pool, LATE, CHOICE_COLD)
         read = np.full((len(self.user), T), -1, dtype=np.int64)
@@ -170,10 +171,11 @@ class _Chunk:
             past, active = read[:, :t], t < length
             if t:
                 open_wish &= wish != read[:, t - 1 : t]
-            place = open_wish.argmax(axis=1)
+            early = t < length // 2
+            place = (open_wish & ~self._closed(wish, early)).argmax(axis=1)
             item, why = self._first_unread(past, wish[everyone, place]), np.full(len(self.user), FREE)
             item, why = self._follow(past, item, why)
-            item, why = self._noise(past, warm, item, why)
+            item, why = self._noise(past, warm, early, item, why)
             if cold.shape[1]:
                 item, why = self._late(past, cold, open_cold, t - length, item, why)
             open_wish[everyone, place] &= why != FREE
@@ -200,7 +202,7 @@ class _Chunk:
         elif sampled:
             parts["popularity"] = np.zeros(item.shape, dtype=np.float32)  # the candidates were drawn by it
         score = sum(parts[name] for name in by) + self.rng.gumbel(size=item.shape).astype(np.float32)
-        closed = self._closed(item)
+        closed = self._closed(item, np.zeros(b, dtype=bool))
         if sampled:
             closed[:, 1:] |= item[:, 1:] == item[:, :-1]
         score = np.where(closed, -np.inf, score)
@@ -217,9 +219,12 @@ class _Chunk:
         order = np.argsort(np.where(within, self.rng.random(wish.shape), 1 + place), axis=1)
         return np.take_along_axis(wish, order, 1), np.take_along_axis(open_wish, order, 1)
 
-    def _closed(self, item: Rows) -> Flags:
-        """Items of a domain the reader does not use; ``item`` is ``[b, M]`` or ``[b]``."""
-        group = self.who.group[self.user].reshape(-1, *[1] * (item.ndim - 1))
+    def _closed(self, item: Rows, early: Flags) -> Flags:
+        """Items of a domain the reader does not use, or not yet while ``early [b]``; ``item`` ``[b, M]`` or ``[b]``."""
+        if not self.config.films:
+            return np.zeros(item.shape, dtype=bool)
+        group = np.where(early, self.who.begins[self.user], self.who.group[self.user])
+        group = group.reshape(-1, *[1] * (item.ndim - 1))
         film = self.items.is_film[item]
         return (film & (group == BOOKS)) | (~film & (group == FILMS))
 
@@ -246,13 +251,13 @@ class _Chunk:
         item, why = np.where(by_author, author, item), np.where(by_author, AUTHOR, why)
         return np.where(in_series, series, item), np.where(in_series, SERIES, why)
 
-    def _noise(self, read: Rows, warm: _Pool, item: Rows, why: Rows) -> tuple[Rows, Rows]:
+    def _noise(self, read: Rows, warm: _Pool, early: Flags, item: Rows, why: Rows) -> tuple[Rows, Rows]:
         noisy = self.rng.random(len(self.user)) < self.config.noise
         # of a few even draws the first that is open and unread; three closed draws in a row leave the event as it was
         tries = warm.rows[self.rng.integers(len(warm.rows), size=(len(self.user), 8))]
         for column in range(8):
             drawn = tries[:, column]
-            fits = noisy & ~_seen(read, drawn) & ~self._closed(drawn)
+            fits = noisy & ~_seen(read, drawn) & ~self._closed(drawn, early)
             item, why = np.where(fits, drawn, item), np.where(fits, NOISE, why)
             noisy &= ~fits
         return item, why
