@@ -123,3 +123,9 @@ def test_a_question_at_another_time_is_caught() -> None:
     requests = replace(made.test.requests, times=made.test.requests.times - 1)
     with pytest.raises(LeakError, match="test: a question is asked at another time than its event happened"):
         check(replace(made, test=replace(made.test, requests=requests)))
+
+
+def test_a_validation_history_that_shows_a_test_event_is_caught() -> None:
+    made = leave_one_out(TINY)
+    with pytest.raises(LeakError, match="valid: the history of user 'u0' and item 'i4' shows an event of test"):
+        check(replace(made, valid=made.test, test=made.valid))
