@@ -309,9 +309,9 @@ def test_same_seed_same_network_and_refit_forgets() -> None:
     assert not np.allclose(first, scores(HSTU(short).fit(successors(), Run(seed=4)), asked))
 
 
-def test_goes_on_with_a_grown_catalogue() -> None:
-    system = HSTU(SMALL).fit(successors(), Run())
-    system.continue_fit(successors(n_items=N_ITEMS + 4, seed=2), Run())
+def test_goes_on_with_a_grown_catalogue(fitted: HSTU, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "saved")
+    system = store.load(tmp_path / "saved").continue_fit(successors(n_items=N_ITEMS + 4, seed=2), Run())
     assert scores(system, minutely([[1, 2]])).shape == (1, N_ITEMS + 4)
     assert successor_recall(system, N_ITEMS + 4) >= 0.9
 
