@@ -146,7 +146,11 @@ def _parse_quoted(path: Path, runs: pl.DataFrame, header: Sequence[str], layout:
     names = _unique(header)
     rows: list[list[str | int]] = []
     for _, run in runs.group_by("run", maintain_order=True):
-        for line, record in _csv_records(run["text"].to_list(), int(run["line #"][0]), layout.separator):
+        begin = int(run["line #"][0])
+        for line, record in _csv_records(run["text"].to_list(), begin, layout.separator):
+            if record is None:
+                bad.add(DataError.at(path, "a quote that is closed", line=line, value=run["text"][line - begin]))
+                continue
             if not record:
                 continue
             if len(record) != len(header):
@@ -156,12 +160,23 @@ def _parse_quoted(path: Path, runs: pl.DataFrame, header: Sequence[str], layout:
     return pl.DataFrame(rows, schema={"line #": pl.UInt32, **dict.fromkeys(names, pl.String)}, orient="row")
 
 
-def _csv_records(texts: Sequence[str], first: int, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_records(texts: Sequence[str], first: int, separator: str) -> Iterator[tuple[int, list[str] | None]]:
+    """The line each record begins on, and its fields; None for a record whose quote is never closed."""
     reader = csv.reader((text + "\n" for text in texts), delimiter=separator)
     begin = 0
     for record in reader:
-        yield first + begin, record
+        last = reader.line_num >= len(texts)
+        yield first + begin, None if last and _is_open(texts[begin:], separator) else record
         begin = reader.line_num
+
+
+def _is_open(texts: Sequence[str], separator: str) -> bool:
+    """Whether a quote is still open after these lines, so that the record may have swallowed others."""
+    try:
+        list(csv.reader((text + "\n" for text in texts), delimiter=separator, strict=True))
+    except csv.Error as failure:
+        return "end of data" in str(failure)
+    return False
 
 
 def _wrong_width(path: Path, line: int, text: str, found: int, header: Sequence[str]) -> DataError:

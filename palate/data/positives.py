@@ -16,7 +16,7 @@ from palate.core.errors import DataError, nearest
 
 Comparison = Literal[">=", "<=", "!=", "=", ">", "<"]
 
-_CLAUSE = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|!=|==|=|>|<)\s*(.+?)\s*")
+_CLAUSE = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|!=|==|=|>|<)\s*([^=<>!].*?)\s*")
 EVERY_EVENT = "every event"
 
 
