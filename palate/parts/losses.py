@@ -20,20 +20,26 @@ CPU_ROWS = 256
 
 
 class _FullSoftmax(torch.autograd.Function):
-    """Cross entropy over all items; a chunk of logits lives only while its loss and gradients are taken."""
+    """Cross entropy over all items; a chunk of logits lives only while its loss and gradients are taken.
+
+    Under autocast the three products take its type; everything between them, and every sum, stays exact.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-        learns = any(ctx.needs_input_grad)
-        grad_hidden = torch.empty_like(hidden)
-        grad_table = torch.zeros_like(table)
+        device, exact = hidden.device.type, torch.promote_types(hidden.dtype, torch.float32)
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else exact
+        p, learns = len(hidden), any(ctx.needs_input_grad)
+        grad_hidden = torch.empty_like(hidden, dtype=exact)
+        grad_table = torch.zeros_like(table, dtype=exact)
         grad_bias = None if bias is None else torch.zeros_like(bias)
         # One room for all chunks: fresh pages for each would cost as much as the matmul.
-        room = hidden.new_empty((min(rows, len(hidden)), len(table)))
-        loss = hidden.new_zeros(())
-        for start in range(0, len(hidden), rows):
+        room = hidden.new_empty((min(rows, p), len(table)), dtype=exact)
+        loss = hidden.new_zeros((), dtype=exact)
+        hidden, table = hidden.to(kind), table.to(kind)
+        for start in range(0, p, rows):
             h, target = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = torch.mm(h, table.T, out=room[: len(h)])
+            logits = _multiply(h, table.T, room[: len(h)])
             if bias is not None:
                 logits += bias
             own, top = logits.gather(1, target), logits.amax(1, keepdim=True)
@@ -43,18 +49,26 @@ class _FullSoftmax(torch.autograd.Function):
             if not learns:
                 continue
             shares.scatter_add_(1, target, shares.new_full(target.shape, -1.0))
-            torch.mm(shares, table, out=grad_hidden[start : start + rows])
-            grad_table.addmm_(shares.T, h)
             if grad_bias is not None:
                 grad_bias += shares.sum(0)
+            shares = shares.to(kind)
+            _multiply(shares, table, grad_hidden[start : start + rows])
+            _multiply(shares.T, h, grad_table, add=True)
         ctx.save_for_backward(grad_hidden, grad_table, grad_bias)
-        return loss / len(hidden)
+        return loss / p
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_table, grad_bias = ctx.saved_tensors
         scale = grads[0] / len(grad_hidden)
         return grad_hidden * scale, grad_table * scale, None, None if grad_bias is None else grad_bias * scale, None
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+    """``a @ b`` written into, or added to, ``out``, which may be of a more exact type."""
+    if a.dtype == out.dtype:
+        return out.addmm_(a, b, beta=int(add))
+    return out.add_(a @ b) if add else out.copy_(a @ b)
 
 
 def full_softmax(hidden: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
