@@ -36,7 +36,7 @@ def test_log_share_is_the_log_probability_of_a_draw() -> None:
 
 
 def test_rare_items_are_drawn_from_a_very_large_catalogue() -> None:
-    """Single precision sums would lose the tail: a million items of equal share, the last half as often as the first."""
+    """Inexact sums would lose the tail: of a million equal items, the last half comes as often as the first."""
     torch.manual_seed(0)
     n = 1_000_000
     popularity = Popularity(n)
