@@ -16,7 +16,7 @@ from palate.data.split import split
 
 @pytest.fixture
 def log_file(tmp_path: Path) -> Path:
-    rows = [f"{user},{item},{1000 * place + user}" for user in "abcdef" for place, item in enumerate("pqrst")]
+    rows = [f"{user},{item},{100000 * place}" for user in "abcdef" for place, item in enumerate("pqrst")]
     path = tmp_path / "log.csv"
     path.write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
     return path
