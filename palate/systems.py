@@ -75,7 +75,7 @@ TABLE: tuple[System, ...] = (
     ),
     System(
         "lightgcn", "palate.models.graph.lightgcn:LightGCN", "LightGCN", "graph",
-        "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=(),
+        "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=("paper",),
     ),
     System(
         "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",

@@ -176,7 +176,7 @@ class Loop:
             for group in self.optimiser.param_groups:
                 group["lr"] = config.learning_rate * share
         self.optimiser.zero_grad(set_to_none=True)
-        with self._precision():
+        with torch.enable_grad(), self._precision():  # also for a caller who wants none
             loss = self.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm:

@@ -100,7 +100,9 @@ def test_one_step_by_hand() -> None:
     penalty = 0.05 * (p @ p + q_i @ q_i + q_j @ q_j) + 0.025 * (b_i**2 + b_j**2)
     assert loss.item() == pytest.approx(np.log(1 + np.exp(-x)) + penalty, abs=1e-6)
     users, items, bias = network.users.weight.grad, network.items.weight.grad, network.bias.grad
-    assert users is not None and items is not None and bias is not None
+    assert users is not None
+    assert items is not None
+    assert bias is not None
     np.testing.assert_allclose(users, [[0, 0], -missing * (q_i - q_j) + 0.1 * p], atol=1e-6)
     np.testing.assert_allclose(items, [missing * p + 0.1 * q_j, [0, 0], -missing * p + 0.1 * q_i], atol=1e-6)
     np.testing.assert_allclose(bias, [missing + 0.05 * b_j, 0, -missing + 0.05 * b_i], atol=1e-6)

@@ -42,22 +42,22 @@ from palate.parts import losses
 from palate.training.factors import Factors, said
 from palate.training.loop import optimise, seeded
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, save_network
+from palate.training.shell import fill_network, fitted, grow, identity, save_network
 
 
 class BPRConfig(Config):
     width: int = Field(64, ge=1)
     negatives: int = Field(1, ge=1)
     """Drawn for each event; the paper draws one."""
-    reg: float = Field(0.01, ge=0)
+    reg: float = Field(0.001, ge=0)
     """L2 weight of the vectors of an event: user, item and negatives."""
     bias_reg: float = Field(0.0, ge=0)
     """L2 weight of the item biases of an event."""
-    init_std: float = Field(0.1, gt=0)
-    fold_in_reg: float = Field(10.0, ge=0)
+    init_std: float = Field(0.01, gt=0)
+    fold_in_reg: float = Field(1.0, ge=0)
     """Ridge weight, in users, of the map from histories to user vectors."""
     batch_size: int = Field(2048, ge=1)
-    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=2e-3)
+    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=5e-3)
 
 
 SPACE: SearchSpace = {
@@ -152,10 +152,10 @@ class BPR(ScoresAll):
             network.settle(met)
             return judge(self)
 
-        batches = PairBatches(train, batch_size=self.config.batch_size, seed=run.seed)
-        outcome = optimise(
-            network, batches, loss, run, self.config.training, None if judge is None else partial(look, judge)
-        )
+        config = self.config
+        batches = PairBatches(train, batch_size=config.batch_size, seed=run.seed)
+        look_now = None if judge is None else partial(look, judge)
+        outcome = optimise(network, batches, loss, run, config.training, look_now, identity=identity(config, train))
         network.settle(met)
         self.facts = {
             "n_users": train.n_users, "n_items": train.n_items, "fitted_on": train.fingerprint,
@@ -185,7 +185,8 @@ class BPR(ScoresAll):
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
         system = cls(configure(BPRConfig, stored.config))
-        system.network = Network(system.config, stored.facts["n_users"], stored.facts["n_items"])
+        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
+            system.network = Network(system.config, stored.facts["n_users"], stored.facts["n_items"])
         system.facts = stored.facts
         fill_network(system.network, stored)
         return system

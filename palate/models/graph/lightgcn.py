@@ -43,7 +43,7 @@ from palate.parts.propagation import layer_mean, normalised_adjacency
 from palate.training.factors import Factors
 from palate.training.loop import optimise, seeded
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, save_network
+from palate.training.shell import fill_network, fitted, grow, identity, save_network
 
 
 class LightGCNConfig(Config):
@@ -57,8 +57,9 @@ class LightGCNConfig(Config):
     init_std: float = Field(0.1, gt=0)
     temperature: float = Field(1.0, gt=0)
     """Full softmax divides scores by it."""
-    batch_size: int = Field(2048, ge=1)
-    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=2e-3)
+    batch_size: int = Field(4096, ge=1)
+    """Events; each batch pays one propagation over the whole graph."""
+    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=5e-3)
 
 
 SPACE: SearchSpace = {
@@ -160,10 +161,10 @@ class LightGCN(ScoresAll):
             network.settle(adjacency)
             return judge(self)
 
-        batches = PairBatches(train, batch_size=self.config.batch_size, seed=run.seed)
-        outcome = optimise(
-            network, batches, loss, run, self.config.training, None if judge is None else partial(look, judge)
-        )
+        config = self.config
+        batches = PairBatches(train, batch_size=config.batch_size, seed=run.seed)
+        look_now = None if judge is None else partial(look, judge)
+        outcome = optimise(network, batches, loss, run, config.training, look_now, identity=identity(config, train))
         network.settle(adjacency)
         self.facts = {
             "n_users": train.n_users, "n_items": train.n_items, "fitted_on": train.fingerprint,
@@ -192,7 +193,13 @@ class LightGCN(ScoresAll):
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
         system = cls(configure(LightGCNConfig, stored.config))
-        system.network = Network(system.config, stored.facts["n_users"], stored.facts["n_items"])
+        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
+            system.network = Network(system.config, stored.facts["n_users"], stored.facts["n_items"])
         system.facts = stored.facts
         fill_network(system.network, stored)
         return system
+
+
+def paper() -> LightGCNConfig:
+    """The published setting: Adam at 0.001, batches of 1,024 events, up to 1,000 epochs."""
+    return LightGCNConfig(batch_size=1024, training=TrainingConfig(epochs=1000, learning_rate=1e-3, clip_norm=0.0))

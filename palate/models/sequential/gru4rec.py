@@ -204,7 +204,8 @@ class GRU4Rec(ScoresAll):
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
         system = cls(configure(GRU4RecConfig, stored.config))
-        system.network = Network(system.config, stored.facts["n_items"])
+        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
+            system.network = Network(system.config, stored.facts["n_items"])
         system.facts = stored.facts
         fill_network(system.network, stored)
         return system

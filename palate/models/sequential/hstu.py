@@ -316,7 +316,8 @@ class HSTU(ScoresAll):
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
         system = cls(configure(HSTUConfig, stored.config))
-        system.network = Network(system.config, stored.facts["n_items"], timed=stored.facts["time_bias"])
+        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
+            system.network = Network(system.config, stored.facts["n_items"], timed=stored.facts["time_bias"])
         system.facts = stored.facts
         fill_network(system.network, stored)
         return system

@@ -206,7 +206,8 @@ class SASRec(ScoresAll):
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
         system = cls(configure(SASRecConfig, stored.config))
-        system.network = Network(system.config, stored.facts["n_items"])
+        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
+            system.network = Network(system.config, stored.facts["n_items"])
         system.facts = stored.facts
         fill_network(system.network, stored)
         return system
