@@ -91,7 +91,8 @@ TABLE: tuple[System, ...] = (
     ),
     System(
         "hstu", "palate.models.sequential.hstu:HSTU", "HSTU", "sequential",
-        "Zhai et al. 2024, arXiv 2402.17152", ("attention", "time", "gradient"), ("times",), presets=("tiny", "large"),
+        "Zhai et al. 2024, arXiv 2402.17152", ("attention", "time", "gradient"), ("times",),
+        presets=("tiny", "paper_ml_1m", "large"),
     ),
 )  # fmt: skip
 

@@ -216,7 +216,7 @@ def test_attention_rows_do_not_sum_to_one(fitted: HSTU) -> None:
     buckets = torch.zeros((4, 10, 10), dtype=torch.uint8)
     ones = torch.ones((4, 2, 10, 1))
     sums = hstu._PointwiseAttention.apply(q, k, ones, block.place_bias, block.time_bias, buckets) / SMALL.length
-    assert (sums - 1).abs().min() > 1e-2
+    assert (sums - 1).abs().mean() > 0.1
     assert sums.std() > 1e-2
 
 

@@ -36,6 +36,7 @@ from palate.core.errors import ConfigError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Choice, Range, SearchSpace
 from palate.data.batches import SequenceBatch, SequenceBatches
 from palate.parts import losses
 from palate.parts.dropout import Dropout
@@ -43,7 +44,7 @@ from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing, attention
 from palate.training.loop import optimise, seeded
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, save_network, sequence_blocks
+from palate.training.shell import fill_network, fitted, grow, identity, save_network, sequence_blocks
 
 
 class BERT4RecConfig(Config):
@@ -58,9 +59,19 @@ class BERT4RecConfig(Config):
     last_share: float = Field(0.2, ge=0, le=1)
     """Share of the training windows in which only the last event is hidden."""
     batch_size: int = Field(128, ge=1)
-    windows: Literal["last", "all"] = "last"
+    windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
     training: TrainingConfig = TrainingConfig(epochs=1000, warmup_steps=100, patience=15, judge_every=5)
+
+
+SPACE: SearchSpace = {
+    "dropout": Range(0.1, 0.5),
+    "mask_share": Range(0.1, 0.6),
+    "layers": Range(1, 3, whole=True),
+    "length": Choice((50, 100, 200)),
+    "training.learning_rate": Range(5e-4, 3e-3, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 class Block(nn.Module):
@@ -179,7 +190,8 @@ class BERT4Rec(ScoresAll):
             train, length=config.length - 1, batch_size=config.batch_size, seed=run.seed, windows=config.windows
         )
         look = None if judge is None else partial(judge, self)
-        outcome = optimise(network, batches, partial(self._loss, network), run, config.training, look)
+        loss = partial(self._loss, network)
+        outcome = optimise(network, batches, loss, run, config.training, look, identity=identity(config, train))
         self.facts = {"n_items": train.n_items, "fitted_on": train.fingerprint, "training": outcome.facts()}
         return self
 

@@ -43,7 +43,7 @@ from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.training.loop import optimise, seeded
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, save_network, sequence_blocks
+from palate.training.shell import fill_network, fitted, grow, identity, save_network, sequence_blocks
 
 
 class GRU4RecConfig(Config):
@@ -65,7 +65,7 @@ class GRU4RecConfig(Config):
     item_bias: bool = True
     """A learned offset for each item's score."""
     batch_size: int = Field(128, ge=1)
-    windows: Literal["last", "all"] = "last"
+    windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
     training: TrainingConfig = TrainingConfig(learning_rate=5e-3)
 
@@ -162,7 +162,8 @@ class GRU4Rec(ScoresAll):
             train, length=config.length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
         )
         look = None if judge is None else partial(judge, self)
-        outcome = optimise(network, batches, partial(self._loss, network), run, config.training, look)
+        loss = partial(self._loss, network)
+        outcome = optimise(network, batches, loss, run, config.training, look, identity=identity(config, train))
         self.facts = {"n_items": train.n_items, "fitted_on": train.fingerprint, "training": outcome.facts()}
         return self
 

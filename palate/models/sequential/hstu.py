@@ -45,6 +45,7 @@ from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.space import Choice, Range, SearchSpace
 from palate.data.batches import SequenceBatch, SequenceBatches
 from palate.parts import losses
 from palate.parts.dropout import Dropout
@@ -52,7 +53,7 @@ from palate.parts.negatives import Popularity
 from palate.parts.packing import Group, Packing
 from palate.training.loop import optimise, seeded
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, save_network, sequence_blocks
+from palate.training.shell import fill_network, fitted, grow, identity, save_network, sequence_blocks
 
 BUCKETS = 129
 """Of elapsed time: 0 up to one second, then each 1.35 times as long as the one before."""
@@ -80,9 +81,18 @@ class HSTUConfig(Config):
     """Compare unit vectors, divided by ``temperature``; else a plain dot product."""
     temperature: float = Field(0.05, gt=0)
     batch_size: int = Field(128, ge=1)
-    windows: Literal["last", "all"] = "last"
+    windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
     training: TrainingConfig = TrainingConfig()
+
+
+SPACE: SearchSpace = {
+    "dropout": Range(0.1, 0.7),
+    "layers": Range(1, 4, whole=True),
+    "length": Choice((50, 100, 200)),
+    "training.learning_rate": Range(1e-3, 5e-3, log=True),
+}
+"""What ``--tune`` searches."""
 
 
 def elapsed(times: Tensor, next_times: Tensor) -> Tensor:
@@ -278,7 +288,8 @@ class HSTU(ScoresAll):
             train, length=config.length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
         )
         look = None if judge is None else partial(judge, self)
-        outcome = optimise(network, batches, partial(self._loss, network), run, config.training, look)
+        loss = partial(self._loss, network)
+        outcome = optimise(network, batches, loss, run, config.training, look, identity=identity(config, train))
         self.facts = {
             "n_items": train.n_items, "fitted_on": train.fingerprint, "training": outcome.facts(),
             "label": self.label, "time_bias": network.timed,
@@ -342,7 +353,7 @@ def paper_ml_1m() -> HSTUConfig:
     """The published setting for MovieLens-1M, in the budget of the SASRec it was compared with."""
     return HSTUConfig(
         width=50, heads=1, query_width=50, value_width=50, length=200, dropout=0.2, loss="sampled-softmax",
-        normalise=True, training=TrainingConfig(clip_norm=0.0, epochs=101, patience=20),
+        normalise=True, windows="last", training=TrainingConfig(clip_norm=0.0, epochs=101, patience=20),
     )  # fmt: skip
 
 
@@ -350,5 +361,5 @@ def large() -> HSTUConfig:
     """HSTU-large for MovieLens-1M: as ``paper_ml_1m()`` with eight layers of two heads of width 25."""
     return HSTUConfig(
         width=50, layers=8, heads=2, query_width=25, value_width=25, length=200, dropout=0.2, loss="sampled-softmax",
-        normalise=True, training=TrainingConfig(clip_norm=0.0, epochs=101, patience=20),
+        normalise=True, windows="last", training=TrainingConfig(clip_norm=0.0, epochs=101, patience=20),
     )  # fmt: skip
