@@ -103,14 +103,18 @@ def check_training(split: Split, forbidden: Mask) -> str:
     return f"{train.n_interactions:,} events teach; none of the {int(forbidden.sum()):,} that must stay unseen is there"
 
 
-def asked_or_later(split: Split) -> Mask:
-    """``[E]`` the events from each user's first question on: a user's own future teaches nothing about the past."""
+def asked_or_later(split: Split, *, keeps: int | None = None) -> Mask:
+    """``[E]`` the events from each user's first question on: a user's own future teaches nothing about the past.
+
+    With ``keeps`` also all but so many events before it (or, for users who are not asked, before the end).
+    """
     histories = split.dataset.histories
     first = histories.stops.copy()
     for cases in (split.valid, split.test):
         np.minimum.at(first, cases.user_rows, cases.events)
-    before_and_after = np.stack([first - histories.starts, histories.stops - first], axis=1)
-    return np.repeat(np.tile(np.array([False, True]), len(histories)), before_and_after.ravel())
+    oldest = histories.starts if keeps is None else np.maximum(histories.starts, first - keeps)
+    stretches = np.stack([oldest - histories.starts, first - oldest, histories.stops - first], axis=1)
+    return np.repeat(np.tile(np.array([True, False, True]), len(histories)), stretches.ravel())
 
 
 def _reach(dataset: Dataset, cases: Cases, shown: Mask | None) -> tuple[np.ndarray, np.ndarray]:

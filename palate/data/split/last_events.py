@@ -74,8 +74,8 @@ class FewShot(Config):
     def proofs(self, split: Split) -> dict[str, str]:
         return {
             "histories": checks.check_histories(split),
-            "training": checks.check_training(split, checks.asked_or_later(split)),
             "shots": self._check_shots(split),
+            "training": checks.check_training(split, checks.asked_or_later(split, keeps=self.n)),
             "users": _who_is_asked(split),
         }
 
