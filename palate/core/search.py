@@ -31,6 +31,7 @@ from palate.core.top_k import (
 _BLOCK_BYTES = 32 << 20
 _TILE_BYTES = 8 << 20
 _TILE_ROWS = 256
+_TILE_COLUMNS = 1 << 16
 
 
 def dot_blocks(queries: npt.ArrayLike | Any, items: npt.ArrayLike | Any) -> Iterator[FloatArray]:
@@ -44,7 +45,7 @@ def dot_blocks(queries: npt.ArrayLike | Any, items: npt.ArrayLike | Any) -> Iter
     buffer = np.empty((step, len(items)), dtype=np.float32)
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
-        yield np.matmul(part, items.T, out=buffer[: len(part)])
+        yield _product(part, items, buffer[: len(part)])
 
 
 def exact_top_k(
@@ -68,7 +69,7 @@ def exact_top_k(
 def _search(queries: FloatArray, items: FloatArray, k: int, leave_out: Ragged | None) -> Keys:
     """``[b, k]`` the best keys of one tile of queries."""
     b, n = len(queries), len(items)
-    width = min(n, max(4 * k, _TILE_BYTES // (4 * b)))
+    width = min(n, max(4 * k, min(_TILE_COLUMNS, _TILE_BYTES // (4 * b))))
     buffer = np.empty(b * width, dtype=np.float32)
     masked = None if leave_out is None else _by_item(leave_out)
     best: Keys | None = None
@@ -76,7 +77,7 @@ def _search(queries: FloatArray, items: FloatArray, k: int, leave_out: Ragged | 
     bar = np.empty(0, dtype=np.float32)
     for first in range(0, n, width):
         tile = items[first : first + width]
-        scores = np.matmul(queries, tile.T, out=buffer[: b * len(tile)].reshape(b, len(tile)))
+        scores = _product(queries, tile, buffer[: b * len(tile)].reshape(b, len(tile)))
         if masked is not None:
             lower, upper = np.searchsorted(masked[0], [first, first + len(tile)])
             scores[masked[1][lower:upper], masked[0][lower:upper] - first] = np.nan
@@ -90,6 +91,15 @@ def _search(queries: FloatArray, items: FloatArray, k: int, leave_out: Ragged | 
             bar, waiting = scores_of(best[:, -1]), []
     assert best is not None
     return _merged(best, waiting) if waiting else best
+
+
+def _product(queries: FloatArray, items: FloatArray, out: FloatArray) -> FloatArray:
+    """``[b, n]`` dot products, written into ``out``."""
+    if len(queries) > 1:
+        return np.matmul(queries, items.T, out=out)
+    # One query only reads the items: a core does that at the speed of memory, without waiting for BLAS threads.
+    np.vecdot(items, queries[0], out=out[0])
+    return out
 
 
 def _above(scores: FloatArray, bar: FloatArray, k: int, first_column: int) -> Keys:

@@ -18,7 +18,7 @@ Keys = npt.NDArray[np.uint64]
 NOTHING = np.uint64(2**64 - 1)
 """The key of no candidate at all; sorts last."""
 
-_PIECE_BYTES = 1 << 19
+_PIECE_BYTES = 1 << 21
 """Rows are worked on in pieces of about this size, so that the second look at a score finds it in the cache."""
 
 _SIGN = np.uint32(0x80000000)

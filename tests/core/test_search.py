@@ -84,3 +84,14 @@ def test_nothing_to_search() -> None:
 def test_vectors_must_be_a_matrix() -> None:
     with pytest.raises(ValueError, match="must be a matrix"):
         exact_top_k(np.zeros(4), np.zeros((9, 4)), 3)
+
+
+def test_one_query_alone_is_answered_as_in_a_batch() -> None:
+    """One query takes another way through the product; on whole numbers both are exact."""
+    rng = np.random.default_rng(7)
+    queries, items = whole(rng, (9, 32)), whole(rng, (3000, 32))
+    together = exact_top_k(queries, items, 20)
+    for i in range(9):
+        alone = exact_top_k(queries[i : i + 1], items, 20)
+        np.testing.assert_array_equal(alone.item_rows[0], together.item_rows[i])
+        np.testing.assert_array_equal(next(dot_blocks(queries[i : i + 1], items)), queries[i : i + 1] @ items.T)

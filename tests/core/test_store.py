@@ -214,6 +214,7 @@ def test_a_part_is_asked_by_its_name(folder: Path) -> None:
         "palate.core.store:json",
         "palate.core.store:load",
         "palate.core.store:Config",
+        "palate.evaluation.judging:Recommender",
         "palate.core.store:nothing",
         "palate.core.nowhere:Thing",
         "palate.core.store:__dict__",
