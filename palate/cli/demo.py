@@ -49,9 +49,9 @@ def demo(*, data: str = "world", out: Path | None = None, quiet: bool = False) -
     introduce(console, split)
     fitted: list[FittedRun] = []
     for name in SYSTEMS:
-        plan = experiment.make_plan(name, data)
-        run = experiment.fit(plan, out / name, Run(progress=watcher(quiet=quiet)), split=split)
-        console.print(f"  fitted {system(name).title:<12} {run.facts['cost']['fit_seconds']:7.1f} s", highlight=False)
+        plan, title = experiment.make_plan(name, data), system(name).title
+        run = experiment.fit(plan, out / name, Run(progress=watcher(title, quiet=quiet)), split=split)
+        console.print(f"  fitted {title:<12} {run.facts['cost']['fit_seconds']:7.1f} s", highlight=False)
         fitted.append(run)
     reports = [experiment.evaluate(run, split=split) for run in fitted]
     comparisons = compare(reports)
@@ -73,10 +73,10 @@ def introduce(console: Console, split: Split) -> None:
     kind = "simulated readers of real books" if data.about.simulated else data.about.title or "real data"
     console.print(
         f"[bold]{data.name}[/]: {kind}; {data.n_users:,} people, {data.n_items:,} items, "
-        f"{data.n_interactions:,} events.\n"
-        f"Each system learns from {split.train.n_interactions:,} events and must then guess the last item of "
-        f"{len(split.test):,} people\namong all items they had not met. R@10: how often it is among the ten best "
-        f"guesses; NDCG@10: higher the\nhigher it stands there. Small figures are the 95 % interval over people.\n",
+        f"{data.n_interactions:,} events. Each system learns from {split.train.n_interactions:,} of them and must then "
+        f"find the last item of {len(split.test):,} people among all that they had not met. R@10 says how often it is "
+        f"among the ten best guesses; NDCG@10 also counts how high it stands. Beside each figure stands its 95 % "
+        f"interval over people.\n",
         highlight=False,
     )
 
@@ -97,7 +97,7 @@ def show_readers(console: Console, split: Split, fitted: Sequence[FittedRun]) ->
         console.print(f"\n[bold]{escape(user)}[/], {len(met)} items so far; lately:", highlight=False)
         console.print(f"  {escape(' · '.join(met[-LATELY:]))}", highlight=False)
         console.print(
-            f"then met [bold green]{escape(titles[target])}[/]. The systems would have said:", highlight=False
+            f"Next came [bold green]{escape(titles[target])}[/]. The systems would have said:", highlight=False
         )
         table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
         table.add_column(no_wrap=True, style="bold")

@@ -94,7 +94,7 @@ def fit(
     out = out or Path("runs") / f"{system}-{Path(data).name or data}"
     run = Run(
         device=pick_device(device), precision=precision, resume=resume,
-        budget_seconds=None if budget is None else 60 * budget, progress=watcher(quiet=quiet),
+        budget_seconds=None if budget is None else 60 * budget, progress=watcher(system, quiet=quiet),
     )  # fmt: skip
     fitted = experiment.fit(plan, out, run, tune=tune, start=None if start is None else FittedRun.open(start))
     cost = fitted.facts["cost"]

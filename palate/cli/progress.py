@@ -11,11 +11,15 @@ from palate.core.run import Progress, Silent
 PLAIN_SECONDS = 10.0
 
 
-def watcher(*, quiet: bool = False) -> Progress:
-    """A progress for this process: a bar when stderr is a terminal, else plain lines; silent when asked."""
+def watcher(label: str = "", *, quiet: bool = False) -> Progress:
+    """A progress for this process: a bar when stderr is a terminal, else plain lines; silent when asked.
+
+    ``label`` stands before the name of the work, such as the system that learns.
+    """
     if quiet:
         return Silent()
-    return Bar() if sys.stderr.isatty() else Lines()
+    label = f"{label}: " if label else ""
+    return Bar(label) if sys.stderr.isatty() else Lines(label)
 
 
 class Bar:
