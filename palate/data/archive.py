@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from palate.core.errors import DataError
 
@@ -55,10 +56,8 @@ def _unzip(archive: Path, folder: Path) -> None:
         for entry in entries:
             if entry.is_dir():
                 continue
-            target = folder / PurePosixPath(entry.filename.replace("\\", "/"))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with packed.open(entry) as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
+            with packed.open(entry) as source:
+                _write(source, folder, entry.filename)
 
 
 def _untar(archive: Path, folder: Path) -> None:
@@ -69,7 +68,19 @@ def _untar(archive: Path, folder: Path) -> None:
                 raise DataError(f"{archive}: '{member.name}' is no plain file; refused")
             _check(archive, member.name)
         _check_size(archive, sum(member.size for member in members))
-        packed.extractall(folder, members=members, filter="data")
+        for member in members:
+            source = packed.extractfile(member)
+            if source is not None:
+                with source:
+                    _write(source, folder, member.name)
+
+
+def _write(source: IO[bytes], folder: Path, name: str) -> None:
+    """Only the bytes: no owner, no rights, no times of the archive."""
+    target = folder / PurePosixPath(name.replace("\\", "/"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as sink:
+        shutil.copyfileobj(source, sink)
 
 
 def _check(archive: Path, name: str) -> None:

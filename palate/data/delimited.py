@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +74,13 @@ def read_delimited(
         if header is None:
             header, lines = _header(lines, layout)
             _check_header(path, header, fields)
-        parts.append(typed(path, _records(path, lines, header, layout, bad), fields, bad))
+        found = _Found(path, bad.limit)
+        parts.append(_typed(_records(lines, header, layout, found), fields, found))
+        for _, problem in sorted(found.problems, key=lambda entry: entry[0]):
+            bad.add(problem)
     if header is None:
-        raise DataError(f"{path} is empty; expected the columns {', '.join(field.name for field in fields)}")
-    empty = pl.DataFrame(schema={field.as_: field.dtype for field in fields})
+        raise DataError(f"{path} is empty; expected the columns {', '.join(asked.name for asked in fields)}")
+    empty = pl.DataFrame(schema={asked.as_: asked.dtype for asked in fields})
     return pl.concat([empty, *parts], rechunk=True)
 
 
@@ -93,7 +96,7 @@ def sample_delimited(path: Path, layout: Layout, rows: int) -> pl.DataFrame:
     for lines in line_chunks(path, encoding=layout.encoding, quotes_closed=layout.quoted, chunk_bytes=1 << 18):
         header, rest = _header(lines, layout)
         whole = Lines(rest.texts[:rows], rest.first)
-        return _records(path, whole, header, layout, BadRows(rows)).drop("line #")
+        return _records(whole, header, layout, _Found(path, rows)).drop("line #")
     raise DataError(f"{path} is empty; expected the names of the columns in line 1")
 
 
@@ -104,36 +107,47 @@ def _header(lines: Lines, layout: Layout) -> tuple[list[str], Lines]:
 
 
 def _check_header(path: Path, header: Sequence[str], fields: Sequence[Field]) -> None:
-    for field in fields:
-        if field.name not in header:
-            raise DataError(f"{path}, line 1: no column '{field.name}'{nearest(field.name, header)}")
+    for asked in fields:
+        if asked.name not in header:
+            raise DataError(f"{path}, line 1: no column '{asked.name}'{nearest(asked.name, header)}")
 
 
-def _records(path: Path, lines: Lines, header: Sequence[str], layout: Layout, bad: BadRows) -> pl.DataFrame:
+@dataclass(frozen=True)
+class _Found:
+    """Problems of one stretch of a file, as they are found; of each kind no more than can be listed."""
+
+    path: Path
+    limit: int
+    problems: list[tuple[int, DataError]] = field(default_factory=list)
+
+    def add(self, line: int, expected: str, value: object, column: str | None = None) -> None:
+        self.problems.append((line, DataError.at(self.path, expected, line=line, column=column, value=value)))
+
+
+def _records(lines: Lines, header: Sequence[str], layout: Layout, found: _Found) -> pl.DataFrame:
     """A column of text for every field, and ``line #``: where each record begins. Blank lines are no records."""
     frame = pl.DataFrame({"text": lines.texts}).with_row_index("line #", lines.first)
     plain = frame.filter(frame["text"].str.strip_chars() != "")
     if not layout.quoted:
-        return _split_plain(path, plain, header, layout, bad)
+        return _split_plain(plain, header, layout, found)
     quotes = frame["text"].str.count_matches('"', literal=True).to_numpy().astype(np.int64)
     if not quotes.any():
-        return _split_plain(path, plain, header, layout, bad)
+        return _split_plain(plain, header, layout, found)
     before = np.concatenate([[0], np.cumsum(quotes)[:-1]]) % 2
     # A line belongs to a quoted run when a quote opens in it or is still open from an earlier line.
     in_run = (quotes > 0) | (before == 1)
     plain = frame.filter(~in_run).filter(pl.col("text").str.strip_chars() != "")
     runs = frame.with_columns(run=np.cumsum(before == 0)).filter(in_run)
-    quoted = _parse_quoted(path, runs, header, layout, bad)
-    return pl.concat([_split_plain(path, plain, header, layout, bad), quoted]).sort("line #")
+    quoted = _parse_quoted(runs, header, layout, found)
+    return pl.concat([_split_plain(plain, header, layout, found), quoted]).sort("line #")
 
 
-def _split_plain(path: Path, lines: pl.DataFrame, header: Sequence[str], layout: Layout, bad: BadRows) -> pl.DataFrame:
+def _split_plain(lines: pl.DataFrame, header: Sequence[str], layout: Layout, found: _Found) -> pl.DataFrame:
     separators = lines["text"].str.count_matches(layout.separator, literal=True)
     wrong = separators != len(header) - 1
     if wrong.any():
-        for row in lines.filter(wrong).iter_rows(named=True):
-            found = row["text"].count(layout.separator) + 1
-            bad.add(_wrong_width(path, row["line #"], row["text"], found, header))
+        for line, text in lines.filter(wrong).head(found.limit + 1).iter_rows():
+            found.add(line, _width(header, text.count(layout.separator) + 1), text)
         lines = lines.filter(~wrong)
     names = _unique(header)
     if len(header) == 1:
@@ -142,32 +156,33 @@ def _split_plain(path: Path, lines: pl.DataFrame, header: Sequence[str], layout:
     return pl.concat([lines.select("line #"), split.struct.unnest()], how="horizontal")
 
 
-def _parse_quoted(path: Path, runs: pl.DataFrame, header: Sequence[str], layout: Layout, bad: BadRows) -> pl.DataFrame:
+def _parse_quoted(runs: pl.DataFrame, header: Sequence[str], layout: Layout, found: _Found) -> pl.DataFrame:
     names = _unique(header)
     rows: list[list[str | int]] = []
     for _, run in runs.group_by("run", maintain_order=True):
         begin = int(run["line #"][0])
         for line, record in _csv_records(run["text"].to_list(), begin, layout.separator):
             if record is None:
-                bad.add(DataError.at(path, "a quote that is closed", line=line, value=run["text"][line - begin]))
-                continue
-            if not record:
-                continue
-            if len(record) != len(header):
-                bad.add(_wrong_width(path, line, layout.separator.join(record), len(record), header))
-            else:
+                found.add(line, "quotes that are closed around less than 131,072 letters", run["text"][line - begin])
+            elif len(record) == len(header):
                 rows.append([line, *record])
+            elif record:
+                found.add(line, _width(header, len(record)), layout.separator.join(record))
     return pl.DataFrame(rows, schema={"line #": pl.UInt32, **dict.fromkeys(names, pl.String)}, orient="row")
 
 
 def _csv_records(texts: Sequence[str], first: int, separator: str) -> Iterator[tuple[int, list[str] | None]]:
-    """The line each record begins on, and its fields; None for a record whose quote is never closed."""
+    """The line each record begins on, and its fields; None for one whose quote is never closed or that is too long."""
     reader = csv.reader((text + "\n" for text in texts), delimiter=separator)
-    begin = 0
-    for record in reader:
+    while reader.line_num < len(texts):
+        begin = reader.line_num
+        try:
+            record = next(reader)
+        except csv.Error:
+            yield first + begin, None
+            continue
         last = reader.line_num >= len(texts)
         yield first + begin, None if last and _is_open(texts[begin:], separator) else record
-        begin = reader.line_num
 
 
 def _is_open(texts: Sequence[str], separator: str) -> bool:
@@ -179,10 +194,8 @@ def _is_open(texts: Sequence[str], separator: str) -> bool:
     return False
 
 
-def _wrong_width(path: Path, line: int, text: str, found: int, header: Sequence[str]) -> DataError:
-    return DataError.at(
-        path, f"{len(header)} fields ({', '.join(header)}) and not {found}", line=line, column=None, value=text
-    )
+def _width(header: Sequence[str], found: int) -> str:
+    return f"{len(header)} fields ({', '.join(header)}) and not {found}"
 
 
 def _unique(header: Sequence[str]) -> list[str]:
@@ -195,35 +208,26 @@ def _unique(header: Sequence[str]) -> list[str]:
     return names
 
 
-def typed(path: Path, records: pl.DataFrame, fields: Sequence[Field], bad: BadRows) -> pl.DataFrame:
+def _typed(records: pl.DataFrame, fields: Sequence[Field], found: _Found) -> pl.DataFrame:
     """Records of text as typed columns; a value of the wrong type, or an empty one that is needed, is a bad row."""
     columns: list[pl.Series] = []
     wrong = np.zeros(records.height, dtype=bool)
-    wrong_in: list[tuple[Field, np.ndarray]] = []
-    for field in fields:
-        text = records[field.name]
-        column = field.typed(text)
-        failed = column.is_null() & ~text.str.strip_chars().is_in([""]).fill_null(True)
-        if field.dtype == pl.Float64:
+    for asked in fields:
+        text = records[asked.name]
+        column = asked.typed(text)
+        blank = text.str.strip_chars() == ""
+        failed = column.is_null() & text.is_not_null() & ~blank
+        if asked.dtype == pl.Float64:
             failed |= ~column.is_finite().fill_null(True)
-        if field.needed:
-            failed |= text.is_null() | (text.str.strip_chars() == "")
+        if asked.needed:
+            failed |= text.is_null() | blank
         if failed.any():
             mask = failed.to_numpy()
-            wrong_in.append((field, mask))
+            # A row with several wrong values is one bad row, named by the first of them.
+            for row in np.flatnonzero(mask & ~wrong)[: found.limit + 1].tolist():
+                expected = asked.expected or EXPECTED[asked.dtype]
+                found.add(records["line #"][row], expected, text[row] or "", asked.name)
             wrong |= mask
-        columns.append(column.alias(field.as_))
-    for row in np.flatnonzero(wrong):
-        field = next(field for field, mask in wrong_in if mask[row])
-        value = records[field.name][int(row)] or ""
-        bad.add(
-            DataError.at(
-                path,
-                field.expected or EXPECTED[field.dtype],
-                line=records["line #"][int(row)],
-                column=field.name,
-                value=value,
-            )
-        )
+        columns.append(column.alias(asked.as_))
     table = pl.DataFrame(columns)
     return table.filter(~wrong) if wrong.any() else table

@@ -14,7 +14,7 @@ from typing import Any
 
 from palate.core.config import configure
 from palate.core.dataset import Dataset
-from palate.core.errors import DataError, nearest
+from palate.core.errors import DataError, DownloadError, nearest
 from palate.core.run import Progress
 from palate.data.public_sets import CATEGORY, SOURCES, Remote, remotes_of_category
 from palate.data.reading import Reading, Tables
@@ -185,13 +185,15 @@ def _fetch(folder: Path, remotes: tuple[Remote, ...], progress: Progress | None)
     from palate.data.archive import extract
     from palate.data.download import download
 
-    if len(remotes) == 1 and remotes[0].url.endswith(".zip"):
-        archive = folder.parent / remotes[0].url.rsplit("/", 1)[1]
-        download(remotes[0].url, archive, sha256=remotes[0].sha256, progress=progress)
-        return extract(archive, folder)
+    archived = len(remotes) == 1 and remotes[0].url.endswith(".zip")
     # The folder appears under its name only when all of its files are there.
-    aside = folder.with_name(folder.name + ".part")
-    for remote in remotes:
-        download(remote.url, aside / remote.url.rsplit("/", 1)[1], sha256=remote.sha256, progress=progress)
+    aside = folder.parent if archived else folder.with_name(folder.name + ".part")
+    try:
+        for remote in remotes:
+            download(remote.url, aside / remote.url.rsplit("/", 1)[1], sha256=remote.sha256, progress=progress)
+    except DownloadError as failure:
+        raise DownloadError(f"{failure}; or put the files into {folder} yourself") from None
+    if archived:
+        return extract(aside / remotes[0].url.rsplit("/", 1)[1], folder)
     os.replace(aside, folder)
     return folder
