@@ -51,7 +51,7 @@ def in_milliseconds(column: pl.Series, unit: TimeUnit | None = None) -> pl.Serie
 
 def parse_iso(column: pl.Series) -> pl.Series:
     """ISO 8601 text (``2024-05-06``, ``2024-05-06 07:08:09.5``, ``…T…Z``, ``…+02:00``) as int64 milliseconds."""
-    text = column.str.strip_chars().str.replace("T", " ", literal=True)
+    text = column.str.strip_chars().str.replace(r"(\d)[Tt](\d)", "$1 $2")
     zone = text.str.extract(r"([+-]\d{2}:?\d{2})$")
     text = text.str.replace(r"\s*(Z|UTC|[+-]\d{2}:?\d{2})$", "")
     # A date alone looks like a zone at its end ("-05-06" has no colon and no four digits), so it is left whole.

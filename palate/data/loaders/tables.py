@@ -106,7 +106,7 @@ def _json(path: Path, reading: Reading, bad: BadRows, shown: Shown | None) -> tu
         elif role == "category":
             keys.append(Key(column, role, _texts, pl.List(pl.String), "text or a list of text"))
         elif role in OF_ITEMS:
-            keys.append(Key(column, role, _first_text, pl.String, "text or a list of text"))
+            keys.append(Key(column, role, _one_text, pl.String, "text or a list of text"))
         else:
             keys.append(Key(column, role, as_text, pl.String, "text", needed=role in ("user", "item")))
     return schema, read_records(path, keys, bad)
@@ -129,13 +129,15 @@ def _moment(value: Any, unit: TimeUnit) -> int:
 
 
 def _texts(value: Any) -> list[str]:
-    return [as_text(entry) for entry in value] if isinstance(value, list) else [as_text(value)]
+    """A list of texts, or one text with bars between its parts."""
+    return [as_text(entry) for entry in value] if isinstance(value, list) else as_text(value).split("|")
 
 
-def _first_text(value: Any) -> str | None:
+def _one_text(value: Any) -> str | None:
     """Text, or the first text of a list (several pictures, a description in parts)."""
-    texts = _texts(value)
-    return texts[0] if texts else None
+    if isinstance(value, list):
+        return as_text(value[0]) if value else None
+    return as_text(value)
 
 
 def _query(text: str) -> pl.DataFrame:
