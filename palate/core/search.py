@@ -31,7 +31,6 @@ from palate.core.top_k import (
 _BLOCK_BYTES = 32 << 20
 _TILE_BYTES = 8 << 20
 _TILE_ROWS = 256
-_TILE_COLUMNS = 1 << 16
 
 
 def dot_blocks(queries: npt.ArrayLike | Any, items: npt.ArrayLike | Any) -> Iterator[FloatArray]:
@@ -69,7 +68,7 @@ def exact_top_k(
 def _search(queries: FloatArray, items: FloatArray, k: int, leave_out: Ragged | None) -> Keys:
     """``[b, k]`` the best keys of one tile of queries."""
     b, n = len(queries), len(items)
-    width = min(n, max(4 * k, min(_TILE_COLUMNS, _TILE_BYTES // (4 * b))))
+    width = min(n, max(4 * k, _TILE_BYTES // (4 * b)))
     buffer = np.empty(b * width, dtype=np.float32)
     masked = None if leave_out is None else _by_item(leave_out)
     best: Keys | None = None

@@ -83,6 +83,8 @@ def keys_of(scores: FloatArray, columns: IntArray) -> Keys:
 
 def padded(keys: Keys, rows: IntArray, n_rows: int) -> Keys:
     """Flat keys with ascending row numbers → ``[n_rows, most keys of a row]``, filled with ``NOTHING``."""
+    if n_rows == 1:
+        return keys[None]
     counts = np.bincount(rows, minlength=n_rows)
     table = np.full((n_rows, int(counts.max(initial=0))), NOTHING)
     table[rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)] = keys
@@ -91,6 +93,9 @@ def padded(keys: Keys, rows: IntArray, n_rows: int) -> Keys:
 
 def true_positions(flags: BoolArray) -> tuple[IntArray, IntArray]:
     """Rows and columns of the few True in a C-contiguous ``[b, n]`` whose n is a multiple of 8, in row order."""
+    if len(flags) == 1:
+        columns = np.flatnonzero(flags)
+        return np.zeros_like(columns), columns
     words = np.flatnonzero(flags.view(np.uint64).reshape(-1) != 0)
     word, byte = np.nonzero(flags.reshape(-1, 8)[words])
     return np.divmod(words[word] * 8 + byte, flags.shape[1])
