@@ -65,7 +65,7 @@ class SASRecConfig(Config):
     batch_size: int = Field(128, ge=1)
     windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = TrainingConfig(epochs=300, judge_every=2, patience=15)
 
 
 SPACE: SearchSpace = {
