@@ -96,18 +96,16 @@ def _show(results: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title="Speed against plain code, medians, two threads", title_justify="left", header_style="bold")
-    table.add_column("benchmark", no_wrap=True)
+    table.add_column("benchmark")
     for column in ("ratio", "seconds", "reference s", "peak MB"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("reference")
     for line in results:
         table.add_row(
-            line["name"],
+            f"{line['name']}\n[dim]against {line['reference']}[/dim]",
             f"{line['ratio']:.2f}",
             f"{line['seconds']:.4g}",
             f"{line['reference_seconds']:.4g}",
             f"{line['peak_mb']:,.0f}",
-            line["reference"],
         )
     console = Console()
     console.print(table)

@@ -29,7 +29,7 @@ from palate.core.top_k import (
 )
 
 _BLOCK_BYTES = 32 << 20
-_TILE_BYTES = 8 << 20
+_TILE_BYTES = 16 << 20
 _TILE_ROWS = 256
 
 
