@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,36 @@ def state() -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def unusual(name: str, split: Split) -> Iterator[None]:
+    """Settings that nobody would make by chance, so that a system that sets its own each time is seen.
+
+    What scipy and torch set up once a process, when parts of them are imported, is not ours: the first fit does that.
+    """
+    build(name).fit(split.train, Run(max_steps=1))
+    threads, level = torch.get_num_threads(), logging.root.level
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    torch.set_num_threads(threads + 1)
+    logging.root.setLevel(17)
+    with np.errstate(under="warn"), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("error", BytesWarning)
+        torch.manual_seed(123456789)
+        np.random.seed(987654321)
+        random.seed(192837465)
+        yield
+    np.random.set_state(numpy_state)
+    random.setstate(python_state)
+    logging.root.setLevel(level)
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.usefixtures("unusual")
 def test_nothing_global_is_touched(
     name: str, gradients: bool, split: Split, questions: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through fit, judge, recommend, score, save, load and continue_fit, also for a caller who wants no gradients."""
     train = split.train
-    build(name).fit(train, Run(max_steps=1))  # what torch sets up once a process is not ours
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
