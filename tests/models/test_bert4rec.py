@@ -26,13 +26,13 @@ from tests.models.sequence_logs import (
 )
 
 SMALL = BERT4RecConfig(
-    width=32,
+    width=64,
     length=10,
     dropout=0.05,
     mask_share=0.3,
     last_share=0.4,
     batch_size=128,
-    training=TrainingConfig(epochs=120, learning_rate=0.01),
+    training=TrainingConfig(epochs=80, learning_rate=0.005, warmup_steps=20),
 )
 
 
@@ -155,7 +155,7 @@ def test_alone_or_among_others(fitted: BERT4Rec) -> None:
 
 
 def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ConfigError, match=r"width 32 .* 3 heads"):
+    with pytest.raises(ConfigError, match=r"width 64 .* 3 heads"):
         BERT4Rec(SMALL.model_copy(update={"heads": 3})).fit(successors(), Run(max_steps=1))
 
 

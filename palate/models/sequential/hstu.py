@@ -74,6 +74,7 @@ class HSTUConfig(Config):
     time_bias: bool = True
     """Know how long ago each event was; what is fitted without it is not called HSTU."""
     dropout: float = Field(0.5, ge=0, lt=1)
+    """Of embeddings and of each layer's gated output; attention weights have none."""
     loss: Literal["full-softmax", "sampled-softmax"] = "full-softmax"
     negatives: int = Field(128, ge=1)
     """Drawn uniformly for each position by the sampled softmax; full softmax uses none."""
@@ -83,7 +84,7 @@ class HSTUConfig(Config):
     batch_size: int = Field(128, ge=1)
     windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = TrainingConfig(learning_rate=4e-3)
 
 
 SPACE: SearchSpace = {
@@ -345,7 +346,12 @@ def _median_gap(train: Dataset) -> int:
 def tiny() -> HSTUConfig:
     """Learns on a laptop CPU in a minute."""
     return HSTUConfig(
-        width=32, query_width=16, value_width=16, length=50, dropout=0.3, training=TrainingConfig(epochs=60, patience=5)
+        width=32,
+        query_width=16,
+        value_width=16,
+        length=50,
+        dropout=0.3,
+        training=TrainingConfig(epochs=60, learning_rate=4e-3, patience=5),
     )
 
 
