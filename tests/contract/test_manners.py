@@ -53,9 +53,8 @@ def unusual(name: str, split: Split) -> Iterator[None]:
     What scipy and torch set up once a process, when parts of them are imported, is not ours: the first fit does that.
     """
     build(name).fit(split.train, Run(max_steps=1))
-    threads, level = torch.get_num_threads(), logging.root.level
+    level = logging.root.level
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    torch.set_num_threads(threads + 1)
     logging.root.setLevel(17)
     with np.errstate(under="warn"), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("error", BytesWarning)
@@ -66,7 +65,6 @@ def unusual(name: str, split: Split) -> Iterator[None]:
     np.random.set_state(numpy_state)
     random.setstate(python_state)
     logging.root.setLevel(level)
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("gradients", [True, False])
@@ -79,6 +77,8 @@ def test_nothing_global_is_touched(
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
+    for setter in ("set_num_threads", "set_num_interop_threads", "set_default_dtype"):
+        monkeypatch.setattr(torch, setter, lambda value, setter=setter: pytest.fail(f"torch.{setter} was called"))
     with torch.set_grad_enabled(gradients):
         before = state()
         system = build(name).fit(train, Run(seed=1, max_steps=2), lambda system: 0.0)

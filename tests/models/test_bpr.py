@@ -223,6 +223,23 @@ def test_the_best_weights_on_validation_answer() -> None:
     np.testing.assert_array_equal(scores(judged, requests), scores(once, requests))
 
 
+def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    """To the bit, negatives included: stopped in the middle of an epoch, then resumed."""
+    train = two_groups()
+    whole = BPR(SMALL).fit(train, Run(seed=2, max_steps=30))
+    kept = Run(seed=2, folder=tmp_path / "run", checkpoint_seconds=0.0)
+    BPR(SMALL).fit(train, replace(kept, max_steps=13))
+    resumed = BPR(SMALL).fit(train, replace(kept, max_steps=30, resume=True))
+    assert resumed.facts["training"]["steps"] == 30
+    np.testing.assert_array_equal(scores(resumed, everybody(train)), scores(whole, everybody(train)))
+
+
+def test_learns_in_reduced_precision() -> None:
+    train = two_groups()
+    system = BPR(SMALL).fit(train, Run(precision="bf16"))
+    assert group_recall(system, everybody(train), np.arange(train.n_users) % 2) > 0.95
+
+
 def test_not_fitted_is_one_sentence() -> None:
     with pytest.raises(TrainingError, match="BPR was not fitted yet: call fit or load first"):
         list(BPR().score_blocks(Requests.of([[0]])))
