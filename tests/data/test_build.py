@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from palate.core.dataset import About
 from palate.core.errors import DataError
-from palate.data import order
+from palate.data import numbering, order
 from palate.data.build import dataset_from
 from palate.data.numbering import core_mask, encode, number
 from palate.data.order import history_order
@@ -85,6 +85,16 @@ def test_ids_become_rows_by_first_appearance(ids: list[int] | list[str]) -> None
     rows, table = number(coded, coded.codes, None, "item", keep_unseen=True)
     distinct = list(dict.fromkeys(ids))
     assert table["item"].to_list() == [str(name) for name in distinct]
+    assert rows.tolist() == [distinct.index(name) for name in ids]
+
+
+def test_first_appearance_over_many_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbering, "_STRETCH", 7)
+    ids = np.random.default_rng(0).integers(-50, 50, 1_000).tolist()
+    coded = encode(pl.Series("user", ids), "user")
+    rows, table = number(coded, coded.codes, None, "user", keep_unseen=True)
+    distinct = list(dict.fromkeys(ids))
+    assert table["user"].to_list() == [str(name) for name in distinct]
     assert rows.tolist() == [distinct.index(name) for name in ids]
 
 
