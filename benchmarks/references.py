@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -123,3 +124,18 @@ def sasrec_matmuls(
             logits @ table, logits.T @ rows
 
     return multiply
+
+
+def forward_and_top_k(network: Any, items: Any, lengths: Any, k: int) -> Callable[[], Top]:
+    """A sequence network called by hand on packed histories: states, one matmul with the item table, ``topk``."""
+    import torch
+
+    from palate.parts.packing import Packing
+
+    @torch.inference_mode()
+    def answer() -> Top:
+        packing = Packing(lengths)
+        best, found = torch.topk(network(items, packing)[packing.last] @ network.table.T, k)
+        return found.numpy(), best.numpy()
+
+    return answer
