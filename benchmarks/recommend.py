@@ -8,7 +8,6 @@ two scores differ by more than rounding.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from benchmarks.harness import REPEATS, Result, compare
 from benchmarks.references import forward_and_top_k

@@ -66,22 +66,33 @@ def sequence_blocks(
     """
     n_items = len(table)
     rows = max(1, min(READ_AT_ONCE, BLOCK_BYTES // (4 * n_items)))
-    with torch.no_grad():
-        for batch in asked_sequences(requests, length=length, n_items=n_items, batch_size=READ_AT_ONCE):
-            b = len(batch.lengths)
-            known = int((batch.lengths > 0).sum())
-            states = table.new_zeros((b, table.shape[1]))
-            if known:
-                states[batch.order[:known].to(table.device)] = read(batch.to(table.device)).to(table.dtype)
-            silent = batch.order[known:]
-            for start in range(0, b, rows):
-                scores = states[start : start + rows] @ table.T
-                if bias is not None:
-                    scores += bias
-                here = silent[(silent >= start) & (silent < start + rows)] - start
-                if len(here):
-                    scores[here.to(table.device)] = newcomer
-                yield scores.cpu().numpy()
+    for batch in asked_sequences(requests, length=length, n_items=n_items, batch_size=READ_AT_ONCE):
+        states = _states(batch, read, table)
+        silent = batch.order[len(batch.lengths[batch.lengths > 0]) :]
+        for start in range(0, len(states), rows):
+            scores = _scores(states[start : start + rows], table, bias)
+            here = silent[(silent >= start) & (silent < start + rows)] - start
+            if len(here):
+                scores[here.to(table.device)] = newcomer
+            yield scores.cpu().numpy()
+
+
+# Gradients are off inside these two and never across a yield: there, the caller's own setting would be changed.
+
+
+@torch.no_grad()
+def _states(batch: SequenceBatch, read: Callable[[SequenceBatch], Tensor], table: Tensor) -> Tensor:
+    """``[b, D]`` in the order of the questions; zeros for an empty history."""
+    known = int((batch.lengths > 0).sum())
+    states = table.new_zeros((len(batch.lengths), table.shape[1]))
+    if known:
+        states[batch.order[:known].to(table.device)] = read(batch.to(table.device)).to(table.dtype)
+    return states
+
+
+@torch.no_grad()
+def _scores(states: Tensor, table: Tensor, bias: Tensor | None) -> Tensor:
+    return states @ table.T if bias is None else torch.addmm(bias, states, table.T)
 
 
 def save_network(folder: Path, system: NetworkSystem) -> None:

@@ -206,3 +206,13 @@ def test_an_answer_leaves_out_what_it_must() -> None:
     found = system.recommend(requests, 5).item_rows
     assert not set(found[0]) & {5, 6}
     assert found[1].tolist() == [N_ITEMS - 1, -1, -1, -1, -1]
+
+
+def test_reading_score_blocks_leaves_the_caller_s_gradients_on() -> None:
+    system = SASRec(SMALL)
+    system.network = network()
+    blocks = system.score_blocks(minutely([[1, 2], []]))
+    block = next(blocks)
+    assert torch.is_grad_enabled()
+    assert block.shape == (2, N_ITEMS)
+    block[:] = np.nan  # a caller may overwrite it
