@@ -54,7 +54,7 @@ class BERT4RecConfig(Config):
     heads: int = Field(2, ge=1)
     length: int = Field(100, ge=2)
     """Events in a window, the hidden one at its end included."""
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.4, ge=0, lt=1)
     """Of embeddings, attention weights and feed-forward layers alike."""
     mask_share: float = Field(0.3, gt=0, le=1)
     last_share: float = Field(0.2, ge=0, le=1)
@@ -62,7 +62,9 @@ class BERT4RecConfig(Config):
     batch_size: int = Field(128, ge=1)
     windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
-    training: TrainingConfig = TrainingConfig(epochs=1000, warmup_steps=100, patience=15, judge_every=5)
+    training: TrainingConfig = TrainingConfig(
+        epochs=1000, learning_rate=2e-3, warmup_steps=100, patience=15, judge_every=5
+    )
 
 
 SPACE: SearchSpace = {
@@ -236,5 +238,8 @@ class BERT4Rec(ScoresAll):
 def tiny() -> BERT4RecConfig:
     """Learns on a laptop CPU in a minute or two."""
     return BERT4RecConfig(
-        width=32, length=50, training=TrainingConfig(epochs=300, warmup_steps=50, patience=6, judge_every=5)
+        width=32,
+        length=50,
+        dropout=0.2,
+        training=TrainingConfig(epochs=300, learning_rate=2e-3, warmup_steps=50, patience=6, judge_every=5),
     )
