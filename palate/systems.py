@@ -59,15 +59,15 @@ TABLE: tuple[System, ...] = (
     ),
     System(
         "item-knn", "palate.models.collaborative.item_knn:ItemKNN", "ItemKNN", "collaborative",
-        "Deshpande & Karypis 2004", ("neighbourhood", "closed form"), presets=(),
+        "Deshpande & Karypis 2004", ("neighbourhood", "closed form"), presets=("recent", "ml_100k"),
     ),
     System(
         "ease", "palate.models.collaborative.ease:EASE", "EASE", "collaborative",
-        "Steck 2019, arXiv 1905.03375", ("linear", "closed form"), presets=(),
+        "Steck 2019, arXiv 1905.03375", ("linear", "closed form"), presets=("recent", "ml_100k"),
     ),
     System(
         "als", "palate.models.collaborative.als:ALS", "ALS", "collaborative",
-        "Hu, Koren & Volinsky 2008", ("matrix factorisation",), presets=(),
+        "Hu, Koren & Volinsky 2008", ("matrix factorisation",), presets=("recent", "ml_100k"),
     ),
     System(
         "bpr", "palate.models.collaborative.bpr:BPR", "BPR-MF", "collaborative",
