@@ -36,7 +36,7 @@ class System:
     def kind(self) -> type[Recommender]:
         """The system's class."""
         module, _, name = self.path.partition(":")
-        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+        return getattr(import_module(module), name)
 
     def config(self, preset: str | None = None) -> Config:
         """The default settings, or those of a named preset."""
@@ -44,7 +44,7 @@ class System:
             return self.kind().config
         if preset not in self.presets:
             raise ConfigError(f"{self.name} has no preset '{preset}'{nearest(preset, (*self.presets, 'default'))}")
-        return getattr(import_module(self.path.partition(":")[0]), preset)()  # type: ignore[no-any-return]
+        return getattr(import_module(self.path.partition(":")[0]), preset)()
 
     @property
     def continues(self) -> bool:
