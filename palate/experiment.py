@@ -19,6 +19,7 @@ from palate.runs import FittedRun, Plan, versions
 from palate.systems import build, system
 
 if TYPE_CHECKING:
+    from palate.core.dataset import Dataset
     from palate.core.report import Report
     from palate.evaluation.protocols import Protocol
 
@@ -45,12 +46,12 @@ def make_plan(
     )  # fmt: skip
 
 
-def read_split(plan: Plan) -> Split:
-    """The plan's data, split by the plan's rule and checked for leaks."""
+def make_split(plan: Plan, dataset: Dataset | None = None) -> Split:
+    """The plan's data, read unless ``dataset`` is it already, split by the plan's rule and checked for leaks."""
     from palate.data.sources import load
     from palate.data.split import split
 
-    return split(load(plan.data, **plan.reading), plan.split, **plan.split_settings)
+    return split(dataset or load(plan.data, **plan.reading), plan.split, **plan.split_settings)
 
 
 def fit(
@@ -66,7 +67,7 @@ def fit(
     from palate.evaluation.judging import judge
     from palate.evaluation.protocols import FullRanking
 
-    split = split or read_split(plan)
+    split = split or make_split(plan)
     on_validation = judge(split.valid, FullRanking(), METRIC) if len(split.valid) else None
     facts: dict[str, Any] = {
         "name": out.name,

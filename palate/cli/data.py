@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
 
+from palate.cli.reading import AS_IT_IS, ReadingChoices, read
+
 if TYPE_CHECKING:
-    from palate.core.dataset import Dataset
     from palate.data.summary import Summary
 
 app = cyclopts.App(name="data", help="What is in a data set; its own format; its split with the leak check.")
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ReadingChoices:
-    """How the data are read."""
-
-    positive: str | None = None
-    "Which events count, such as 'rating>=4' or 'kind=buy'; several with a comma."
-    min_count: int = 0
-    "Keep users and items with at least so many events, again and again until all have (k-core)."
-    duplicates: Literal["keep", "first", "last"] = "keep"
-    "Of several events of one user with one item: keep all, the first or the last."
-    skip_bad: int = 0
-    "Allow so many unreadable rows; they are listed."
-    column: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    "What a column of a table of any layout means, such as user=customer_id; may be given often."
-
-    def options(self) -> dict[str, Any]:
-        """Only what was asked for, as ``palate.data.sources.load`` takes it."""
-        from palate.core.errors import ConfigError
-
-        columns = {}
-        for assignment in self.column:
-            role, equals, column = assignment.partition("=")
-            if not equals:
-                raise ConfigError(f"--column {assignment}: write MEANING=COLUMN, such as user=customer_id")
-            columns[role.strip()] = column.strip()
-        chosen = {key: value for key, value in vars(self).items() if key != "column" and value not in (None, 0, "keep")}
-        return {**chosen, **({"columns": columns} if columns else {})}
+app.command("palate.cli.split:split_command", name="split")
 
 
 @app.command
@@ -52,7 +23,7 @@ def show(
     data: str,
     /,
     *,
-    reading: ReadingChoices = ReadingChoices(),
+    reading: ReadingChoices = AS_IT_IS,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """What is in DATA: sizes, times, repeats, popularity, columns, licence.
@@ -66,7 +37,7 @@ def show(
     """
     from palate.data.summary import summarise
 
-    summary = summarise(_load(data, reading))
+    summary = summarise(read(data, reading))
     if as_json:
         print(json.dumps(summary.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -74,7 +45,7 @@ def show(
 
 
 @app.command
-def convert(data: str, out: Path, /, *, reading: ReadingChoices = ReadingChoices()) -> None:
+def convert(data: str, out: Path, /, *, reading: ReadingChoices = AS_IT_IS) -> None:
     """Write DATA to the folder OUT in the own format: three Parquet files and dataset.toml.
 
     Parameters
@@ -86,29 +57,12 @@ def convert(data: str, out: Path, /, *, reading: ReadingChoices = ReadingChoices
     """
     from palate.data.folder import write_folder
 
-    dataset = _load(data, reading)
+    dataset = read(data, reading)
     write_folder(dataset, out)
     print(
         f"{out}: {dataset.n_interactions:,} events of {dataset.n_users:,} users with {dataset.n_items:,} items; "
         f"look with: palate data show {out}"
     )
-
-
-def _load(data: str, reading: ReadingChoices) -> Dataset:
-    """The data set; how an unknown table is read, and which rows were left out, is said on stderr."""
-    import sys
-
-    from palate.cli.progress import watcher
-    from palate.data.sources import load
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    dataset = load(data, shown=say, progress=watcher(), **reading.options())
-    for note in dataset.about.notes:
-        if note.startswith("left out "):
-            say(note)
-    return dataset
 
 
 def _print(summary: Summary) -> None:

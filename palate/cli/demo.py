@@ -36,6 +36,7 @@ def demo(*, data: str = "world", out: Path | None = None, quiet: bool = False) -
 
     from palate import experiment
     from palate.cli.progress import watcher
+    from palate.cli.reading import AS_IT_IS, read
     from palate.core.run import Run
     from palate.evaluation.comparison import compare
     from palate.evaluation.plot import draw_leaderboard
@@ -45,7 +46,7 @@ def demo(*, data: str = "world", out: Path | None = None, quiet: bool = False) -
     console, began = Console(), time.monotonic()
     out = out or Path("runs") / f"demo-{Path(data).name or data}"
     forget_demo(out)
-    split = experiment.read_split(experiment.make_plan("popularity", data))
+    split = experiment.make_split(experiment.make_plan("popularity", data), read(data, AS_IT_IS))
     introduce(console, split)
     fitted: list[FittedRun] = []
     for name in SYSTEMS:

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ReadingOptions:
-    """How the data are read."""
-
-    positive: str | None = None
-    "Which events count, such as 'rating>=4' or 'kind=buy'."
-    min_count: int = 0
-    "Keep users and items with at least so many events, again and again until all have (k-core)."
-    skip_bad: int = 0
-    "Allow so many unreadable rows; they are listed."
-
-    def given(self) -> dict[str, object]:
-        """Only what was asked for, so that equal questions are written equally."""
-        return {key: value for key, value in vars(self).items() if value}
+from palate.cli.reading import AS_IT_IS, ReadingChoices
 
 
 def fit(
@@ -44,7 +28,7 @@ def fit(
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
     quiet: bool = False,
-    reading: ReadingOptions = ReadingOptions(),
+    reading: ReadingChoices = AS_IT_IS,
 ) -> None:
     """Fit SYSTEM and write a run folder.
 
@@ -89,14 +73,16 @@ def fit(
 
     plan = experiment.make_plan(
         system, data, preset=preset, settings=parse_settings(settings), seeds=seeds, split=split,
-        split_settings=parse_settings(split_settings), reading=reading.given(),
+        split_settings=parse_settings(split_settings), reading=reading.options(),
     )  # fmt: skip
     out = out or Path("runs") / f"{system}-{Path(data).name or data}"
     run = Run(
         device=pick_device(device), precision=precision, resume=resume,
         budget_seconds=None if budget is None else 60 * budget, progress=watcher(system, quiet=quiet),
     )  # fmt: skip
-    fitted = experiment.fit(plan, out, run, tune=tune, start=None if start is None else FittedRun.open(start))
+    earlier = None if start is None else FittedRun.open(start)
+    split_made = experiment.make_split(plan, read(data, reading))
+    fitted = experiment.fit(plan, out, run, tune=tune, start=earlier, split=split_made)
     cost = fitted.facts["cost"]
     print(
         f"{fitted.row.title} on {data}: {len(plan.seeds)} seed{'s' if seeds > 1 else ''}, "

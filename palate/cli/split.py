@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from palate.cli.data import ReadingChoices
+from palate.cli.reading import AS_IT_IS, ReadingChoices, read
 
 if TYPE_CHECKING:
     from palate.core.split import Cases, Split
-
-AS_IT_IS = ReadingChoices()
 
 
 def split_command(
@@ -42,14 +39,11 @@ def split_command(
     as_json
         Print JSON (schema palate.split/1) instead of a table.
     """
-    from palate.cli.progress import watcher
     from palate.core.config import parse_settings
     from palate.data import split as splits
-    from palate.data.sources import load
 
     chosen = splits.rule_named(rule, parse_settings(settings))  # a wrong setting is said before anything is read
-    dataset = load(data, shown=_say, progress=watcher(), **reading.options())
-    made = splits.apply(dataset, chosen)
+    made = splits.apply(read(data, reading), chosen)
     if out is not None:
         splits.save(out, made)
     if as_json:
@@ -58,10 +52,6 @@ def split_command(
     _print(made)
     if out is not None:
         print(f"split → {out}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def as_document(split: Split) -> dict[str, Any]:
