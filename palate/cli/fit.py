@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from palate.cli.reading import AS_IT_IS, ReadingChoices
+from palate.cli.reading import AS_IT_IS, ReadingChoices, read
 
 
 def fit(
