@@ -16,7 +16,8 @@ from palate.core.errors import TrainingError
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.pairs import PairBatch, Unmet
-from palate.models.graph.lightgcn import LightGCN, LightGCNConfig, Network
+from palate.models.graph.lightgcn import LightGCN, LightGCNConfig, Network, log_partitions, paper
+from palate.parts import losses
 from palate.parts.propagation import layer_mean, normalised_adjacency
 from palate.training.settings import TrainingConfig
 from tests.models.collaborative_logs import dense_user_items, log_of, random_log
@@ -95,7 +96,7 @@ def test_the_loss_equals_a_dense_reference(loss: str) -> None:
     train = random_log(5)
     config = LightGCNConfig.model_validate({"width": 4, "layers": 2, "loss": loss, "reg": 0.01, "negatives": 3})
     network = Network(config, train.n_users, train.n_items)
-    batch = PairBatch(torch.tensor([0, 7, 7, 30]), torch.tensor([3, 4, 1, 20]))
+    batch = PairBatch(torch.tensor([0, 7, 7, 30]), torch.tensor([3, 4, 1, 20]))  # a user twice
     unmet = Unmet(train)
     torch.manual_seed(1)
     value = network.loss(adjacency_of(train), batch, unmet).item()
@@ -114,6 +115,24 @@ def test_the_loss_equals_a_dense_reference(loss: str) -> None:
         expected = -(own - table[batch.users].logsumexp(1)).mean()
     penalty = sum(float(part.square().sum()) for part in picked)
     assert value == pytest.approx(float(expected) + 0.01 / 2 * penalty / 4, rel=1e-4)
+
+
+def test_log_partitions_and_their_gradients_equal_the_plain_ones_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.tensor([1, 4, 2, 1, 3])
+    users, items = torch.randn((5, 6), generator=generator), 20 * torch.randn((9, 6), generator=generator)
+    users[0] = 0
+    wanted = [part.clone().requires_grad_() for part in (users, items)]
+    plain = ((wanted[0] @ wanted[1].T).logsumexp(1) * weights).sum()
+    (2 * plain).backward()
+    for n_bytes in (1, 4 * 9 * 2, 2**20):
+        monkeypatch.setattr(losses, "LOGIT_BYTES", n_bytes)
+        found = [part.clone().requires_grad_() for part in (users, items)]
+        value = log_partitions(*found, weights)
+        (2 * value).backward()
+        torch.testing.assert_close(value, plain)
+        for own, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(own.grad, other.grad, atol=1e-4, rtol=1e-4)
 
 
 # -- what is learnt ----------------------------------------------------------------------------------------------------
@@ -219,6 +238,12 @@ def test_learns_in_reduced_precision() -> None:
     train = two_groups()
     system = LightGCN(SMALL).fit(train, Run(precision="bf16"))
     assert group_recall(system, everybody(train), np.arange(train.n_users) % 2) > 0.95
+
+
+def test_the_paper_preset_is_the_published_loss() -> None:
+    config = paper()
+    assert (config.loss, config.negatives, config.layers, config.reg) == ("bpr", 1, 3, 1e-4)
+    assert LightGCNConfig().loss == "full-softmax"
 
 
 def test_not_fitted_is_one_sentence() -> None:

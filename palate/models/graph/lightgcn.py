@@ -8,7 +8,10 @@ SIGIR 2020 (arXiv 2002.02126). With ego embeddings ``E⁰`` and the symmetric no
 Shapes: U users, N items, D width, L layers, b events of a batch, R negatives of each.
 
 Where we depart, and why:
-- Negatives are uniform over what the user never met, as in the paper, drawn without trial and error.
+- The default loss is cross entropy over all items: it learns in a third of the epochs and ranks better (Wu et al., "On
+  the Effectiveness of Sampled Softmax Loss for Item Recommendation", arXiv 2201.02327, say why). A user's
+  vector does not depend on the event, so a batch needs one row of logits a user. ``paper()`` restores BPR with one
+  negative, uniform over what the user never met.
 - The paper knows only the users of its graph. But the layers above the first reach a user from the items met alone, so
   a person without a known name is the propagation of the history, with no ego embedding; a known user with a longer
   history is the own ego embedding plus the propagation of that history, hence exactly the trained vector while the
@@ -49,7 +52,7 @@ from palate.training.shell import fill_network, fitted, grow, identity, save_net
 class LightGCNConfig(Config):
     width: int = Field(64, ge=1)
     layers: int = Field(3, ge=1)
-    loss: Literal["bpr", "full-softmax"] = "bpr"
+    loss: Literal["full-softmax", "bpr"] = "full-softmax"
     negatives: int = Field(1, ge=1)
     """Drawn for each event by the bpr loss; full softmax uses none."""
     reg: float = Field(1e-4, ge=0)
@@ -59,7 +62,7 @@ class LightGCNConfig(Config):
     """Full softmax divides scores by it."""
     batch_size: int = Field(4096, ge=1)
     """Events; each batch pays one propagation over the whole graph."""
-    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=5e-3)
+    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=1e-2)
 
 
 SPACE: SearchSpace = {
@@ -102,13 +105,13 @@ class Network(nn.Module):
         """The mean over a batch of events."""
         config = self.config
         users, items = self(adjacency, config.layers)
-        user = F.embedding(batch.users, users)
         ego = [self.users(batch.users), self.items(batch.items)]
         if config.loss == "full-softmax":
-            loss = losses.full_softmax(user / config.temperature, items, batch.items)
+            loss = full_softmax(users, items / config.temperature, batch)
         else:
             negatives = unmet.draw(batch.users, config.negatives)
             ego.append(self.items(negatives))
+            user = F.embedding(batch.users, users)
             positive = (user * F.embedding(batch.items, items)).sum(-1)
             negative = (user[:, None] * F.embedding(negatives, items)).sum(-1)
             loss = losses.bpr(positive, negative)
@@ -124,6 +127,45 @@ class Network(nn.Module):
         self.item_vectors.copy_(items)
         _, below = self(adjacency, n_layers - 1)
         self.messages.copy_(below * (n_layers / (n_layers + 1) * self.item_counts.clamp(min=1).rsqrt())[:, None])
+
+
+def full_softmax(users: Tensor, items: Tensor, batch: PairBatch) -> Tensor:
+    """``-log softmax(e_u · e_i over all items)[i]``, mean over the events; logits once a user, not once an event."""
+    asked, counts = torch.unique(batch.users, return_counts=True)
+    own = (F.embedding(batch.users, users) * F.embedding(batch.items, items)).sum()
+    return (log_partitions(F.embedding(asked, users), items, counts) - own) / len(batch)
+
+
+def log_partitions(users: Tensor, items: Tensor, weights: Tensor) -> Tensor:
+    """``sum over u of w_u log(sum over i of exp(e_u · e_i))``, never holding ``[U, N]`` at once."""
+    rows = max(1, losses.LOGIT_BYTES // (4 * len(items)))
+    return _LogPartitions.apply(users, items, weights, rows)  # type: ignore[no-untyped-call]
+
+
+class _LogPartitions(torch.autograd.Function):
+    """Each chunk of logits lives only while its value and gradients are taken."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, weights: Tensor, rows: int) -> Tensor:
+        value = users.new_zeros(())
+        grad_users, grad_items = torch.empty_like(users), torch.zeros_like(items)
+        with torch.autocast(users.device.type, enabled=False):
+            for start in range(0, len(users), rows):
+                part, weight = users[start : start + rows], weights[start : start + rows, None]
+                logits = part @ items.T
+                top = logits.amax(1, keepdim=True)
+                total = logits.sub_(top).exp_().sum(1, keepdim=True)
+                value += (weight * (total.log() + top)).sum()
+                logits.mul_(weight / total)
+                torch.mm(logits, items, out=grad_users[start : start + rows])
+                grad_items.addmm_(logits.T, part)
+        ctx.save_for_backward(grad_users, grad_items)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_users, grad_items = ctx.saved_tensors
+        return grad_users * grads[0], grad_items * grads[0], None, None
 
 
 class LightGCN(ScoresAll):
@@ -201,5 +243,8 @@ class LightGCN(ScoresAll):
 
 
 def paper() -> LightGCNConfig:
-    """The published setting: Adam at 0.001, batches of 1,024 events, up to 1,000 epochs."""
-    return LightGCNConfig(batch_size=1024, training=TrainingConfig(epochs=1000, learning_rate=1e-3, clip_norm=0.0))
+    """The published setting: BPR with one negative, Adam at 0.001, batches of 1,024 events, up to 1,000 epochs."""
+    return LightGCNConfig(
+        loss="bpr", batch_size=1024,
+        training=TrainingConfig(learning_rate=1e-3, betas=(0.9, 0.999), clip_norm=0.0, epochs=1000, patience=50),
+    )  # fmt: skip
