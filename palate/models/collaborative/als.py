@@ -63,7 +63,7 @@ SPACE: SearchSpace = {
     "width": Choice((16, 32, 64, 128)),
     "alpha": Range(0.5, 100, log=True),
     "reg": Range(1e-3, 100, log=True),
-    "half_life_events": Range(1, 100, log=True),
+    "half_life_events": Range(1, 100, log=True, optional=True),
 }
 """What ``--tune`` searches."""
 

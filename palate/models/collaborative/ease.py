@@ -47,7 +47,7 @@ class EASEConfig(Config):
 
 SPACE: SearchSpace = {
     "reg": Range(10, 3000, log=True),
-    "half_life_events": Range(1, 100, log=True),
+    "half_life_events": Range(1, 100, log=True, optional=True),
 }
 """What ``--tune`` searches."""
 

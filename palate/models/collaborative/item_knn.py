@@ -52,7 +52,7 @@ class ItemKNNConfig(Config):
 SPACE: SearchSpace = {
     "neighbours": Range(20, 500, log=True, whole=True),
     "shrinkage": Range(0.1, 200, log=True),
-    "half_life_events": Range(1, 100, log=True),
+    "half_life_events": Range(1, 100, log=True, optional=True),
 }
 """What ``--tune`` searches."""
 

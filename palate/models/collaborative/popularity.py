@@ -36,7 +36,7 @@ class PopularityConfig(Config):
 
 
 SPACE: SearchSpace = {
-    "half_life_days": Range(1, 1000, log=True),
+    "half_life_days": Range(1, 1000, log=True, optional=True),
 }
 """What ``--tune`` searches."""
 
