@@ -39,7 +39,7 @@ $(VENV)/bin/python:
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing (a few minutes the first time)"
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[train]'
+	$(PIP) -e '.[all]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from palate.core.errors import UnknownIdError, nearest
@@ -73,18 +74,22 @@ class Asker:
         rows = np.array([self.row_of[item] for item in answers.items], dtype=np.int64)
         history = requests.histories.row(0)
         position = np.arange(len(history))[-WHY_EVENTS:]
-        if not len(position) or not len(rows):
-            return [[] for _ in rows]
-        kept = [position_kept for out in position for position_kept in [np.delete(np.arange(len(history)), out)]]
-        start = int(requests.histories.starts[0])
-        without = Ragged.of([start + places for places in kept])
+        if len(history) < 2 or not len(rows):
+            return [[] for _ in rows]  # without its only item a history is a newcomer's, scored on another scale
+        first = int(requests.histories.starts[0])
+        without = first + np.array([np.delete(np.arange(len(history)), out) for out in position])
+
+        def repeated(column: npt.NDArray[np.integer] | None) -> npt.NDArray[np.integer] | None:
+            return None if column is None else np.repeat(column, len(position))
+
         asked = Requests(
-            histories=replace(without, values=requests.histories.values[without.values]),
-            history_times=None if requests.history_times is None else requests.history_times[without.values],
-            times=None if requests.times is None else np.repeat(requests.times, len(kept)),
+            histories=Ragged.of(requests.histories.values[without]),
+            history_times=None if requests.history_times is None else requests.history_times[without].reshape(-1),
+            user_rows=repeated(requests.user_rows),
+            times=repeated(requests.times),
         )
-        full = self.system.score(replace(requests, leave_out=None, user_rows=None), Ragged.of([rows]))
-        less = self.system.score(asked, Ragged.of([rows] * len(kept))).reshape(len(kept), len(rows))
+        full = self.system.score(replace(requests, leave_out=None), Ragged.of([rows]))
+        less = self.system.score(asked, Ragged.of([rows] * len(position))).reshape(len(position), len(rows))
         reasons = []
         for answer in range(len(rows)):
             drops = full[answer] - less[:, answer]

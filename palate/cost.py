@@ -43,8 +43,16 @@ class Watch:
         self.seconds = time.monotonic() - self.started
         self.peak_mb = peak_mb()
 
-    def cost(self, n_parameters: int) -> Cost:
-        return Cost(fit_seconds=round(self.seconds, 3), peak_mb=round(self.peak_mb, 1), parameters=n_parameters)
+    def cost(self, recommender: Recommender, folder: Path) -> Cost:
+        """The cost of the system that was fitted meanwhile and saved in ``folder``.
+
+        A fit that was resumed counts the seconds before the interruption too: training remembers them.
+        """
+        training = getattr(recommender, "facts", {}).get("training", {})
+        seconds = max(self.seconds, float(training.get("seconds", 0.0)))
+        return Cost(
+            fit_seconds=round(seconds, 3), peak_mb=round(self.peak_mb, 1), parameters=parameters(recommender, folder)
+        )
 
 
 @contextmanager
@@ -73,6 +81,18 @@ def parameters(recommender: Recommender, folder: Path) -> int:
     if network is not None:
         return sum(tensor.numel() for tensor in network.parameters())
     return sum(array.size for array in store.open_folder(folder).arrays().values())
+
+
+def warm_up(recommender: Recommender) -> None:
+    """Load what the first gradient fit of a process would otherwise load on its own bill."""
+    if hasattr(recommender, "network"):
+        import torch
+
+        torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+        try:
+            import torch.utils.tensorboard
+        except ImportError:
+            return
 
 
 def _forget_peak() -> None:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palate.core.config import override
-from palate.core.errors import ConfigError
+from palate.core.config import Config, override
+from palate.core.errors import ConfigError, MisuseError
 from palate.core.protocols import Continues, Judge, Recommender
 from palate.core.run import Run
 from palate.core.split import Split
 from palate.core.store import write_json
-from palate.cost import Cost, parameters, watched
+from palate.cost import Cost, warm_up, watched
+from palate.data.align import beginning_with, refuse_taught
 from palate.runs import FittedRun, Plan, versions
 from palate.systems import build, system
 
@@ -37,21 +38,53 @@ def make_plan(
     split: str = "leave-one-out",
     split_settings: Mapping[str, Any] | None = None,
     reading: Mapping[str, Any] | None = None,
+    start: FittedRun | None = None,
 ) -> Plan:
-    """A checked plan: unknown systems, presets and settings are refused here, before any work."""
-    config = override(system(name).config(preset), settings or {}, where=name)
+    """A checked plan: unknown systems, presets and settings are refused here, before any work.
+
+    With ``start``, an earlier run to continue, the settings are its own; only those of training may be changed.
+    """
+    if seeds < 1:
+        raise MisuseError(f"--seeds {seeds}: fit at least once")
+    base = system(name).config(preset)
+    if start is not None:
+        base = _continued_config(name, preset, start)
+    config = override(base, settings or {}, where=name)
+    if start is not None and _fixed(config) != _fixed(base):
+        raise MisuseError("a continued run keeps its network: only settings of training.… can change beside --from")
     return Plan(
         system=name, config=config.model_dump(mode="json"), data=data, reading=dict(reading or {}),
         split=split, split_settings=dict(split_settings or {}), seeds=tuple(range(seeds)),
     )  # fmt: skip
 
 
-def make_split(plan: Plan, dataset: Dataset | None = None) -> Split:
-    """The plan's data, read unless ``dataset`` is it already, split by the plan's rule and checked for leaks."""
+def make_split(plan: Plan, dataset: Dataset | None = None, *, start: FittedRun | None = None) -> Split:
+    """The plan's data, read unless ``dataset`` is it already, split by the plan's rule and checked for leaks.
+
+    With ``start`` the rows begin with those of that earlier run, so that what it learnt keeps its place.
+    """
     from palate.data.sources import load
     from palate.data.split import split
 
-    return split(dataset or load(plan.data, **plan.reading), plan.split, **plan.split_settings)
+    dataset = dataset or load(plan.data, **plan.reading)
+    if start is not None:
+        dataset = beginning_with(dataset, start.items, start.users)
+    return split(dataset, plan.split, **plan.split_settings)
+
+
+def _continued_config(name: str, preset: str | None, start: FittedRun) -> Config:
+    if start.plan.system != name:
+        raise MisuseError(f"{start.name} is a {start.plan.system}; a {name} cannot continue it")
+    if preset is not None:
+        raise MisuseError("--preset and --from: the earlier run decides the settings; drop --preset")
+    if not system(name).continues:
+        raise ConfigError(f"{name} learns in closed form and cannot continue; fit it anew without --from")
+    return override(system(name).config(), start.plan.config, where=str(start.folder))
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+    """The settings that decide what the network is."""
+    return config.model_dump(exclude={"training"})
 
 
 def fit(
@@ -67,24 +100,29 @@ def fit(
     from palate.evaluation.judging import judge
     from palate.evaluation.protocols import FullRanking
 
-    split = split or make_split(plan)
+    if tune and start is not None:
+        raise MisuseError("--tune and --from: a continued run keeps its settings; drop one")
+    split = split or make_split(plan, start=start)
+    if start is not None:
+        refuse_taught(split, start.taught, str(start.folder))
     on_validation = judge(split.valid, FullRanking(), METRIC) if len(split.valid) else None
     facts: dict[str, Any] = {
         "name": out.name,
         "data": {"name": split.dataset.name, "fingerprint": split.dataset.fingerprint,
-                 "simulated": split.dataset.about.simulated},
+                 "simulated": split.dataset.about.simulated, "notes": list(split.dataset.about.notes)},
         "split": {"rule": split.rule, "hash": split.hash, "proof": dict(split.proof)},
-        "continued_from": None if start is None else start.name,
+        "continued_from": None if start is None else str(start.folder),
         "versions": versions(),
     }  # fmt: skip
+    asked = {"tune": tune, "budget_seconds": run.budget_seconds, "precision": run.precision}
+    FittedRun(out, plan, facts).begin(asked, resume=run.resume)
     if tune:
         from palate.tuning import search
 
-        plan, facts["tuned"] = search(plan, split.train, on_validation, run, tune)
+        plan, facts["tuned"] = search(plan, split.train, on_validation, run, tune, folder=out)
     fitted = FittedRun(out, plan, facts)
-    fitted.refuse_other_work(resume=run.resume)
     costs = [_fit_seed(fitted, seed, split, run, on_validation, start) for seed in plan.seeds]
-    split.dataset.items.write_parquet(out / "items.parquet")
+    fitted.write_tables(split)
     facts["cost"] = Cost.over_seeds(costs)
     fitted.write()
     return fitted
@@ -98,21 +136,27 @@ def _fit_seed(
     if run.resume and (folder / "manifest.json").exists() and (work / "cost.json").exists():
         return Cost(**json.loads((work / "cost.json").read_text(encoding="utf-8")))
     run = replace(run, seed=seed, folder=work)
+    recommender = _unfitted(fitted.plan, seed, start)
+    warm_up(recommender)
     with watched() as watch:
-        recommender = _learn(fitted.plan, seed, split, run, judge, start)
+        if isinstance(recommender, Continues) and start is not None:
+            recommender.continue_fit(split.train, run, judge)
+        else:
+            recommender.fit(split.train, run, judge)
     recommender.save(folder)
-    cost = watch.cost(parameters(recommender, folder))
+    cost = watch.cost(recommender, folder)
     write_json(work / "cost.json", cost.model_dump())
     return cost
 
 
-def _learn(plan: Plan, seed: int, split: Split, run: Run, judge: Judge | None, start: FittedRun | None) -> Recommender:
+def _unfitted(plan: Plan, seed: int, start: FittedRun | None) -> Recommender:
+    """A new system of the plan, or the earlier run's with the plan's training settings."""
+    fresh = build(plan.system, plan.config)
     if start is None:
-        return build(plan.system, plan.config).fit(split.train, run, judge)
-    earlier = start.system(seed if seed in start.plan.seeds else start.plan.seeds[0])
-    if not isinstance(earlier, Continues):
-        raise ConfigError(f"{plan.system} learns in closed form and cannot continue; fit it anew without --from")
-    return earlier.continue_fit(split.train, run, judge)
+        return fresh
+    earlier = start.system(seed if seed in start.plan.seeds else start.plan.seeds[0], verify=False)
+    earlier.config = fresh.config  # type: ignore[misc]
+    return earlier
 
 
 def evaluate(
@@ -149,4 +193,6 @@ def report_of(fitted: FittedRun, protocol: Protocol | None = None) -> Report:
     from palate.evaluation.reports import read_report
 
     folder = fitted.report_folder(protocol or FullRanking())
-    return read_report(folder) if (folder / "report.json").exists() else evaluate(fitted, protocol)
+    if not (folder / "report.json").exists():
+        return evaluate(fitted, protocol)
+    return replace(read_report(folder), name=fitted.name)

@@ -2,7 +2,8 @@
 
 RUN/run.json          what was asked, what it was fitted on and what it cost; written last
 RUN/plan.json         what was asked, written before the work begins
-RUN/items.parquet     the catalogue: ids and what a person reads
+RUN/items.parquet     the catalogue: ids and what a person reads; users.parquet beside it
+RUN/taught.parquet    the events it learned from, so that a later run can continue it without a leak
 RUN/seed-0/           the fitted system of that seed (``core.store``)
 RUN/seed-0-training/  its log, TensorBoard events and checkpoint
 RUN/reports/          what ``palate evaluate`` measured, one folder a protocol
@@ -27,6 +28,7 @@ from palate.core.errors import ConfigError, LeakError, StoreError
 from palate.core.protocols import Recommender
 from palate.core.provenance import check_fitted_on
 from palate.core.split import Split
+from palate.data.align import beginning_with, taught_events
 from palate.systems import System, system
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class FittedRun:
 
     @property
     def name(self) -> str:
-        return str(self.facts.get("name") or self.folder.name)
+        return self.folder.resolve().name
 
     @property
     def row(self) -> System:
@@ -91,6 +93,8 @@ class FittedRun:
         from palate.data.sources import load
 
         dataset = load(self.plan.data, **self.plan.reading)
+        if self.facts.get("continued_from"):
+            dataset = beginning_with(dataset, self.items, self.users)
         if dataset.fingerprint != self.facts["data"]["fingerprint"]:
             raise LeakError(
                 f"'{self.plan.data}' is not the data that {self.folder} was fitted on; "
@@ -115,6 +119,26 @@ class FittedRun:
 
         return pl.read_parquet(self.folder / "items.parquet")
 
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """The users as they were when the run was fitted."""
+        import polars as pl
+
+        return pl.read_parquet(self.folder / "users.parquet")
+
+    @cached_property
+    def taught(self) -> pl.DataFrame:
+        """The events the run learned from, in outside ids."""
+        import polars as pl
+
+        return pl.read_parquet(self.folder / "taught.parquet")
+
+    def write_tables(self, split: Split) -> None:
+        """Keep the catalogue, the users and what was taught, so that the run can answer and be continued."""
+        split.dataset.items.write_parquet(self.folder / "items.parquet")
+        split.dataset.users.write_parquet(self.folder / "users.parquet")
+        taught_events(split.train).write_parquet(self.folder / "taught.parquet")
+
     def system_folder(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}"
 
@@ -137,18 +161,31 @@ class FittedRun:
             self.verify(seed)
         return store.load(self.system_folder(seed))
 
-    def refuse_other_work(self, *, resume: bool) -> None:
-        """Raise ``ConfigError`` when the folder holds another run, or a half-finished one that is not to be resumed."""
-        asked = self.folder / "plan.json"
-        mine = self.plan.model_dump(mode="json") | {"split_hash": self.facts["split"]["hash"]}
-        if asked.exists():
+    def begin(self, asked: Mapping[str, Any], *, resume: bool) -> None:
+        """Write ``plan.json``, or raise ``ConfigError`` when the folder holds something that would be lost.
+
+        ``asked`` is how the fit was asked to go, beside the plan. A folder where nothing was finished yet, such as one
+        left by a refused fit, is begun anew.
+        """
+        path = self.folder / "plan.json"
+        mine = self.plan.model_dump(mode="json") | dict(asked) | {
+            "split_hash": self.facts["split"]["hash"], "continued_from": self.facts.get("continued_from")
+        }  # fmt: skip
+        if path.exists() and self._has_work():
             if not resume:
                 raise ConfigError(f"{self.folder} holds a run already; choose another --out, or add --resume to go on")
-            if json.loads(asked.read_text(encoding="utf-8")) != mine:
+            if json.loads(path.read_text(encoding="utf-8")) != mine:
                 raise ConfigError(f"{self.folder} was begun with other settings or data; choose another --out")
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif not path.exists() and self.folder.exists() and any(self.folder.iterdir()):
             raise ConfigError(f"{self.folder} holds something else; choose another --out")
-        store.write_json(asked, mine)
+        store.write_json(path, mine)
+
+    def _has_work(self) -> bool:
+        """Whether a seed, a checkpoint or a trial of a search is there that a new beginning would lose."""
+        return any(
+            any(self.folder.glob(pattern))
+            for pattern in ("run.json", "tuning.jsonl", "seed-*/manifest.json", "seed-*/checkpoint.safetensors")
+        )
 
 
 def versions() -> dict[str, str]:

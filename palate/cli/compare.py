@@ -34,13 +34,13 @@ def compare(
     """
     from palate import experiment
     from palate.cli.evaluate import protocol_named, show
-    from palate.core.errors import ConfigError
+    from palate.core.errors import MisuseError
     from palate.evaluation.comparison import compare as paired
     from palate.evaluation.plot import draw_leaderboard
     from palate.runs import FittedRun
 
     if len(runs) < 2:
-        raise ConfigError("name at least two run folders to compare")
+        raise MisuseError("name at least two run folders to compare")
     chosen = protocol_named(protocol, settings)
     reports = [experiment.report_of(FittedRun.open(run), chosen) for run in runs]
     comparisons = paired(reports)

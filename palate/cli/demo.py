@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from palate.core.errors import MisuseError
+from palate.core.store import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,11 +20,12 @@ if TYPE_CHECKING:
 
 SYSTEMS = ("popularity", "item-knn", "ease", "lightgcn", "sasrec")
 """One of each kind: counting, neighbours, linear, graph, attention over the order."""
+MARK = "demo.txt"
 READERS = 2
 LATELY, SHOWN = 6, 5
 
 
-def demo(*, data: str = "world", out: Path | None = None, quiet: bool = False) -> None:
+def demo(*, data: str = "world", out: Path | None = None, budget: float | None = None, quiet: bool = False) -> None:
     """Fit a handful of systems on DATA, print the leaderboard with intervals, and show what two people would get.
 
     Parameters
@@ -29,6 +34,8 @@ def demo(*, data: str = "world", out: Path | None = None, quiet: bool = False) -
         A data set's name (world, ml-100k, …) or a path; world is built in and simulated.
     out
         Where the runs are written; runs/demo-DATA when not given. An earlier demo there is replaced.
+    budget
+        Minutes that one system may take.
     quiet
         Show no progress.
     """
@@ -45,13 +52,14 @@ def demo(*, data: str = "world", out: Path | None = None, quiet: bool = False) -
 
     console, began = Console(), time.monotonic()
     out = out or Path("runs") / f"demo-{Path(data).name or data}"
-    forget_demo(out)
     split = experiment.make_split(experiment.make_plan("popularity", data), read(data, AS_IT_IS))
     introduce(console, split)
+    replace_earlier(out)
     fitted: list[FittedRun] = []
     for name in SYSTEMS:
         plan, title = experiment.make_plan(name, data), system(name).title
-        run = experiment.fit(plan, out / name, Run(progress=watcher(title, quiet=quiet)), split=split)
+        how = Run(progress=watcher(title, quiet=quiet), budget_seconds=None if budget is None else 60 * budget)
+        run = experiment.fit(plan, out / name, how, split=split)
         console.print(f"  fitted {title:<12} {run.facts['cost']['fit_seconds']:7.1f} s", highlight=False)
         fitted.append(run)
     reports = [experiment.evaluate(run, split=split) for run in fitted]
@@ -60,10 +68,11 @@ def demo(*, data: str = "world", out: Path | None = None, quiet: bool = False) -
     console.print(leaderboard(reports, comparisons))
     draw_leaderboard(reports, out / "leaderboard.png", comparisons)
     show_readers(console, split, fitted)
+    palate = how_to_call()
     console.print(
         f"\nDone in {time.monotonic() - began:.0f} s. Runs and the plot leaderboard.png lie in {out}.\n"
-        f"Ask for more:  palate recommend {out}/sasrec --user {split.dataset.user_ids[0]} --why\n"
-        f"Fit another:   palate fit hstu --data {data}   (all of them: palate systems)",
+        f"Ask for more:  {palate} recommend {out}/sasrec --user {split.dataset.user_ids[0]} --why\n"
+        f"Fit another:   {palate} fit hstu --data {data}   (all of them: {palate} systems)",
         highlight=False, markup=False,
     )  # fmt: skip
 
@@ -110,8 +119,17 @@ def show_readers(console: Console, split: Split, fitted: Sequence[FittedRun]) ->
         console.print(table, highlight=False)
 
 
-def forget_demo(out: Path) -> None:
-    """Remove the runs of an earlier demo in ``out``, and nothing else."""
-    for name in SYSTEMS:
-        if (out / name / "plan.json").exists():
-            shutil.rmtree(out / name)
+def replace_earlier(out: Path) -> None:
+    """Remove the runs of an earlier demo in ``out``; runs that a demo did not write are never touched."""
+    mark = out / MARK
+    if mark.exists():
+        for name in SYSTEMS:
+            shutil.rmtree(out / name, ignore_errors=True)
+    elif any((out / name).exists() for name in SYSTEMS):
+        raise MisuseError(f"{out} holds runs that no demo wrote; choose another --out")
+    write_text(mark, "Runs of palate demo lie here; the next demo replaces them.\n")
+
+
+def how_to_call() -> str:
+    """What a person types to call this program: ``palate``, or its path where the shell would not find it."""
+    return "palate" if shutil.which("palate") else sys.argv[0]

@@ -37,11 +37,11 @@ def evaluate(
         Write the figures to this file (schema palate.report/1).
     """
     from palate import experiment
-    from palate.core.errors import ConfigError
+    from palate.core.errors import MisuseError
     from palate.runs import FittedRun
 
     if not runs:
-        raise ConfigError("name at least one run folder, such as runs/sasrec-world")
+        raise MisuseError("name at least one run folder, such as runs/sasrec-world")
     chosen = protocol_named(protocol, settings)
     show([experiment.evaluate(FittedRun.open(run), chosen, unverified=unverified) for run in runs], json=json)
 

@@ -68,20 +68,23 @@ def fit(
     from palate import experiment
     from palate.cli.progress import watcher
     from palate.core.config import parse_settings
+    from palate.core.errors import MisuseError
     from palate.core.run import Run
     from palate.runs import FittedRun
 
+    if tune < 0 or (budget is not None and budget <= 0):
+        raise MisuseError("--tune takes a number of trials and --budget minutes; neither can be negative")
+    earlier = None if start is None else FittedRun.open(start)
     plan = experiment.make_plan(
         system, data, preset=preset, settings=parse_settings(settings), seeds=seeds, split=split,
-        split_settings=parse_settings(split_settings), reading=reading.options(),
+        split_settings=parse_settings(split_settings), reading=reading.options(), start=earlier,
     )  # fmt: skip
     out = out or Path("runs") / f"{system}-{Path(data).name or data}"
     run = Run(
         device=pick_device(device), precision=precision, resume=resume,
         budget_seconds=None if budget is None else 60 * budget, progress=watcher(system, quiet=quiet),
     )  # fmt: skip
-    earlier = None if start is None else FittedRun.open(start)
-    split_made = experiment.make_split(plan, read(data, reading))
+    split_made = experiment.make_split(plan, read(data, reading), start=earlier)
     fitted = experiment.fit(plan, out, run, tune=tune, start=earlier, split=split_made)
     cost = fitted.facts["cost"]
     print(
@@ -93,8 +96,14 @@ def fit(
 
 def pick_device(asked: str) -> str:
     """``auto`` → cuda where there is one."""
-    if asked != "auto":
-        return asked
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    from palate.core.errors import MisuseError
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked != "cpu" and not (asked.partition(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise MisuseError(
+            f"--device {asked}: this machine offers {'cpu, cuda' if torch.cuda.is_available() else 'cpu'}"
+        )
+    return asked

@@ -35,19 +35,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command. A ``PalateError`` becomes one line on stderr and 1; misuse 2; anything else is a bug."""
-    from palate.core.errors import PalateError
+    """Run one command. A user's mistake becomes one line on stderr: misuse 2, else 1; anything else is a bug."""
+    from palate.core.errors import MisuseError, PalateError
 
     try:
-        app(arguments, exit_on_error=False, print_error=True)
-    except cyclopts.CycloptsError:
-        return 2
-    except PalateError as problem:
-        print(f"palate: {problem}", file=sys.stderr)
-        return 1
+        app(arguments, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as problem:
+        return _fail(str(problem).splitlines()[0], 2)
+    except MisuseError as problem:
+        return _fail(str(problem), 2)
+    except (PalateError, OSError) as problem:
+        return _fail(str(problem), 1)
     except KeyboardInterrupt:
-        print("palate: stopped; a fit that was under way goes on with --resume", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 1
+        return _fail("stopped; a fit that was under way goes on with --resume", 130)
     return 0
+
+
+def _fail(said: str, code: int) -> int:
+    print(f"palate: {said}", file=sys.stderr)
+    return code

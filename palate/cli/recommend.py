@@ -47,13 +47,17 @@ def recommend(
         Print JSON.
     """
     from palate.ask import Asker
-    from palate.core.errors import ConfigError
+    from palate.core.errors import MisuseError
     from palate.runs import FittedRun
 
     if (user is not None) + (history is not None) + all_users != 1:
-        raise ConfigError("say who is asked: one of --user U, --history a,b,c or --all-users --out F.parquet")
+        raise MisuseError("say who is asked: one of --user U, --history a,b,c or --all-users --out F.parquet")
     if k < 1:
-        raise ConfigError(f"-k {k}: ask for at least one item")
+        raise MisuseError(f"-k {k}: ask for at least one item")
+    if all_users and (why or as_json):
+        raise MisuseError("--all-users writes a Parquet file; --why and --json are for one request")
+    if out is not None and not all_users:
+        raise MisuseError("--out is the file of --all-users")
     asker = Asker(FittedRun.open(run))
     if all_users:
         _everyone(asker, out, k)
@@ -69,10 +73,10 @@ def _listed(text: str) -> list[str]:
 
 def _everyone(asker: Asker, out: Path | None, k: int) -> None:
     from palate.cli.progress import watcher
-    from palate.core.errors import ConfigError
+    from palate.core.errors import MisuseError
 
     if out is None:
-        raise ConfigError("--all-users writes a file: add --out F.parquet")
+        raise MisuseError("--all-users writes a file: add --out F.parquet")
     n_users = asker.everyone(out, k, watcher())
     print(f"{n_users:,} users answered, {k} items each → {out}")
 
@@ -115,7 +119,7 @@ def _show(answer: dict[str, Any]) -> None:
     table.add_column("score", justify="right")
     explained = any("because" in entry for entry in answer["recommended"])
     if explained:
-        table.add_column("score without that item", overflow="fold")
+        table.add_column("moved most by (score change when taken out)", overflow="fold")
     for entry in answer["recommended"]:
         row = [str(entry["rank"]), escape(entry["title"]), f"{entry['score']:.3g}"]
         if explained:

@@ -55,7 +55,7 @@ class LightGCNConfig(Config):
     loss: Literal["full-softmax", "bpr"] = "full-softmax"
     negatives: int = Field(1, ge=1)
     """Drawn for each event by the bpr loss; full softmax uses none."""
-    reg: float = Field(1e-4, ge=0)
+    reg: float = Field(3e-3, ge=0)
     """L2 weight of the ego embeddings of an event: user, item and negatives."""
     init_std: float = Field(0.1, gt=0)
     temperature: float = Field(1.0, gt=0)
@@ -245,6 +245,6 @@ class LightGCN(ScoresAll):
 def paper() -> LightGCNConfig:
     """The published setting: BPR with one negative, Adam at 0.001, batches of 1,024 events, up to 1,000 epochs."""
     return LightGCNConfig(
-        loss="bpr", batch_size=1024,
+        loss="bpr", reg=1e-4, batch_size=1024,
         training=TrainingConfig(learning_rate=1e-3, betas=(0.9, 0.999), clip_norm=0.0, epochs=1000, patience=50),
     )  # fmt: skip
