@@ -3,7 +3,7 @@
 PalateError
 ├── DataError           a file, a row or a table cannot be used as it is
 ├── ConfigError         a setting is unknown or has the wrong value
-│   └── MisuseError     a command was given options that make no sense together
+├── MisuseError         a command was given options that make no sense together
 ├── LeakError           something would see data it must not see
 ├── StoreError          a saved folder is damaged, foreign or missing
 ├── UnknownIdError      an outside id that the dataset does not hold
@@ -51,7 +51,7 @@ class ConfigError(PalateError):
     """A setting is unknown or has a value that cannot be right."""
 
 
-class MisuseError(ConfigError):
+class MisuseError(PalateError):
     """Options of a command that make no sense; the command line ends with 2."""
 
 
