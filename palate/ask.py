@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,13 +126,12 @@ class Asker:
 
         progress.start("recommending", dataset.n_users)
         out.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
-        os.close(handle)
+        aside = out.with_name(f".{out.name}-{secrets.token_hex(6)}")
         try:
             register_io_source(pieces, schema=schema).sink_parquet(aside, maintain_order=True)
             os.replace(aside, out)
         except BaseException:
-            Path(aside).unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
             raise
         finally:
             progress.finish()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, Self, TypeGuard, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from palate.core.errors import ConfigError, nearest
 
@@ -15,6 +15,19 @@ class Config(BaseModel):
     """The one ancestor of every settings class. Defaults are the best known practice."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AttentionConfig(Config):
+    """Settings of a network whose heads share its width."""
+
+    width: int = Field(64, ge=1)
+    heads: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be shared equally by {self.heads} heads")
+        return self
 
 
 C = TypeVar("C", bound=Config)
@@ -90,6 +103,8 @@ def _sentence(kind: type[BaseModel], failure: ValidationError, where: str) -> st
     if problem["type"] == "extra_forbidden":
         fields = _fields_at(kind, path[:-1])
         return f"{where}: unknown setting '{key}'{nearest(path[-1], fields)}"
+    if not path:  # settings that do not go together
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     value = problem.get("input")
     return f"{where}: setting '{key}' cannot be {value!r}: {problem['msg']}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,11 @@ class SequenceBatch:
     targets: Tensor | None
     next_times: Tensor | None
     order: Tensor
+
+    def speaking(self) -> SequenceBatch:
+        """Without the empty histories, which stand last."""
+        b = int((self.lengths > 0).sum())
+        return replace(self, lengths=self.lengths[:b], order=self.order[:b])
 
     def to(self, device: torch.device | str) -> SequenceBatch:
         def move(tensor: Tensor | None) -> Tensor | None:

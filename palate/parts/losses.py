@@ -84,6 +84,8 @@ def positive_and_negatives(hidden: Tensor, table: Tensor, targets: Tensor, negat
     positive = (hidden * table[targets]).sum(-1)
     if negatives.dim() == 1:
         scores = hidden @ table[negatives].T
+    elif negatives.shape[1] * table.shape[1] >= len(table):  # all scores are less to hold than [P, R, D] vectors
+        scores = (hidden @ table.T).gather(1, negatives)
     else:
         scores = torch.einsum("pd,prd->pr", hidden, table[negatives])
     same = negatives == targets[:, None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,15 +74,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "identity": json.dumps(checkpoint.identity),
         "place": json.dumps(checkpoint.place),
     }
-    handle, aside = tempfile.mkstemp(prefix=ASIDE, dir=folder)
-    os.close(handle)
+    aside = folder / f"{ASIDE}{secrets.token_hex(6)}"
     try:
         save_file(tensors, aside, metadata=header)
-        with open(aside, "rb") as stream:
+        with aside.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(aside, folder / FILE)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from palate.core.requests import Requests
 from palate.data.matrices import in_blocks, request_items
@@ -42,6 +43,13 @@ class Factors:
     bias: FloatArray
     user_counts: FloatArray
     item_counts: FloatArray
+
+    @classmethod
+    def of(cls, *, bias: Tensor | None, power: float, **tensors: Tensor) -> Factors:
+        """The same from a network's tensors; no ``bias`` is a bias of 0."""
+        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+        zeros = np.zeros(len(arrays["items"]), dtype=np.float32)
+        return cls(**arrays, power=power, bias=zeros if bias is None else bias.detach().float().cpu().numpy())
 
     def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
         """Scores ``[b, N]`` of consecutive requests."""

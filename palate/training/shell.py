@@ -1,115 +1,137 @@
-"""What the shells of gradient systems share: saving a network, growing its tables, turning states into score blocks."""
+"""The shell of every gradient system: build a network, optimise it, go on with it, save it, load it.
+
+A system of this kind names its settings and its network and says what is learnt (``lesson``) and how questions are
+answered; nothing else differs between them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from palate.core import store
-from palate.core.config import Config
+from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
-from palate.core.protocols import FloatArray
-from palate.core.requests import Requests
-from palate.data.batches import SequenceBatch, asked_sequences
+from palate.core.protocols import Judge
+from palate.core.run import Run
+from palate.training.loop import Batches, optimise, seeded
 
-BLOCK_BYTES = 32 * 2**20
-"""Scores alive at once while a catalogue is scored."""
-READ_AT_ONCE = 512
-"""Histories that a network reads in one batch."""
-
-
+C = TypeVar("C", bound=Config)
 N = TypeVar("N", bound=nn.Module)
 
 
-class NetworkSystem(Protocol):
-    """A fitted gradient system, as ``save_network`` needs it."""
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a network learns.
 
-    @property
-    def config(self) -> Config: ...
-
-    @property
-    def network(self) -> Any: ...
-
-    @property
-    def facts(self) -> dict[str, Any]: ...
-
-
-def fitted(system: NetworkSystem) -> Any:
-    """The network of a fitted system, else one clear sentence."""
-    if system.network is None:
-        raise TrainingError(f"{type(system).__name__} was not fitted yet: call fit or load first")
-    return system.network
-
-
-def identity(config: Config, train: Dataset) -> dict[str, object]:
-    """What tells this fit from others; ``optimise`` refuses to resume another's checkpoint."""
-    return {"data": train.fingerprint, "settings": config.model_dump(mode="json", exclude={"training"})}
-
-
-def sequence_blocks(
-    requests: Requests,
-    *,
-    read: Callable[[SequenceBatch], Tensor],
-    table: Tensor,
-    newcomer: Tensor,
-    length: int,
-    bias: Tensor | None = None,
-) -> Iterator[FloatArray]:
-    """Score blocks ``[b, N]`` of a system that compares one state a history with an item table.
-
-    ``read(batch)`` gives ``[b', D]``, the states of the non-empty histories, longest first; ``table`` is ``[N, D]``.
+    batches  the training data
+    loss     of one batch: a mean over its positions
+    settle   brings up to date what answers need beside the weights; called before each look at validation and once
+             at the end
     """
-    n_items = len(table)
-    rows = max(1, min(READ_AT_ONCE, BLOCK_BYTES // (4 * n_items)))
-    for batch in asked_sequences(requests, length=length, n_items=n_items, batch_size=READ_AT_ONCE):
-        states = _states(batch, read, table)
-        silent = batch.order[len(batch.lengths[batch.lengths > 0]) :]
-        for start in range(0, len(states), rows):
-            scores = _scores(states[start : start + rows], table, bias)
-            here = silent[(silent >= start) & (silent < start + rows)] - start
-            if len(here):
-                scores[here.to(table.device)] = newcomer
-            yield scores.cpu().numpy()
+
+    batches: Batches
+    loss: Callable[[Any], Tensor]
+    settle: Callable[[], None] = lambda: None
 
 
-# Gradients are off inside these two and never across a yield: there, the caller's own setting would be changed.
+class GradientSystem(ABC, Generic[C, N]):
+    """A recommender around a network, which is None until fitted or loaded.
 
+    The class names ``config_type`` (its field ``training`` says how to optimise) and ``network_type``, called as
+    ``network_type(config, **shape)``.
+    """
 
-@torch.no_grad()
-def _states(batch: SequenceBatch, read: Callable[[SequenceBatch], Tensor], table: Tensor) -> Tensor:
-    """``[b, D]`` in the order of the questions; zeros for an empty history."""
-    known = int((batch.lengths > 0).sum())
-    states = table.new_zeros((len(batch.lengths), table.shape[1]))
-    if known:
-        states[batch.order[:known].to(table.device)] = read(batch.to(table.device)).to(table.dtype)
-    return states
+    config_type: ClassVar[type[Config]]
+    network_type: ClassVar[Callable[..., nn.Module]]
 
+    def __init__(self, config: C | None = None) -> None:
+        self.config: C = config or self.config_type()  # type: ignore[assignment]
+        self.network: N | None = None
+        self.facts: dict[str, Any] = {}
 
-@torch.no_grad()
-def _scores(states: Tensor, table: Tensor, bias: Tensor | None) -> Tensor:
-    return states @ table.T if bias is None else torch.addmm(bias, states, table.T)
+    def shape(self, train: Dataset) -> dict[str, Any]:
+        """What of the data decides the sizes of the network; saved with it."""
+        return {"n_items": train.n_items}
 
+    @abstractmethod
+    def lesson(self, train: Dataset, run: Run) -> Lesson:
+        """What the present network learns from ``train``; drawn from ``run.seed`` where it draws."""
 
-def save_network(folder: Path, system: NetworkSystem) -> None:
-    """Settings, facts and weights of a fitted system, in the layout of ``core.store``."""
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in fitted(system).state_dict().items()}
-    store.save(
-        folder, system, config=system.config, arrays=arrays, facts=system.facts, fitted_on=system.facts["fitted_on"]
-    )
+    def remarks(self) -> dict[str, Any]:
+        """Facts of this fit beside the usual ones, such as a label or a note to the reader."""
+        return {}
 
+    def fitted(self) -> N:
+        """The network, else one clear sentence."""
+        if self.network is None:
+            raise TrainingError(f"{type(self).__name__} was not fitted yet: call fit or load first")
+        return self.network
 
-def fill_network(network: nn.Module, stored: store.Stored) -> None:
-    """Put saved weights into ``network``, ready to answer."""
-    fill(network, {name: torch.from_numpy(array) for name, array in stored.arrays().items()}, stored.folder)
-    network.eval()
+    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
+        self.network = None
+        with seeded(run):
+            return self._learn(self._build(self.shape(train)), train, run, judge)
+
+    def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
+        """Go on from the present weights; rows that are new begin untrained."""
+        old = self.fitted()
+        with seeded(run):
+            return self._learn(grow(self._build(self.shape(train)), old), train, run, judge)
+
+    def _build(self, shape: Mapping[str, Any]) -> N:
+        return type(self).network_type(self.config, **shape)  # type: ignore[return-value]
+
+    def _learn(self, network: N, train: Dataset, run: Run, judge: Judge | None) -> Self:
+        shape = self.shape(train)
+        self.network = network.to(run.device)
+        lesson = self.lesson(train, run)
+
+        def look(judge: Judge) -> float:
+            lesson.settle()
+            return judge(self)  # type: ignore[arg-type]
+
+        outcome = optimise(
+            network, lesson.batches, lesson.loss, run, self.config.training,  # type: ignore[attr-defined]
+            None if judge is None else partial(look, judge), identity=self._identity(train),
+        )  # fmt: skip
+        lesson.settle()
+        self.facts = {
+            "shape": shape, "fitted_on": train.fingerprint, "training": outcome.facts(), **self.remarks()
+        }  # fmt: skip
+        return self
+
+    def _identity(self, train: Dataset) -> dict[str, object]:
+        """What tells this fit from others; ``optimise`` refuses to resume another's checkpoint."""
+        return {"data": train.fingerprint, "settings": self.config.model_dump(mode="json", exclude={"training"})}
+
+    def save(self, folder: Path) -> None:
+        """Settings, facts and weights, in the layout of ``core.store``."""
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.fitted().state_dict().items()}
+        store.save(folder, self, config=self.config, arrays=arrays, facts=self.facts, fitted_on=self.facts["fitted_on"])
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        stored = store.open_folder(folder)
+        system = cls(configure(cls.config_type, stored.config))  # type: ignore[arg-type]
+        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
+            system.network = system._build(stored.facts["shape"])
+        system.facts = stored.facts
+        fill(system.network, {name: torch.from_numpy(array) for name, array in stored.arrays().items()}, folder)
+        system.network.eval()
+        return system
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Put saved ``weights`` into ``network``. Raises ``TrainingError`` when they are of another network."""
     own = network.state_dict()
     wrong = sorted(set(own) ^ set(weights)) or [n for n in own if own[n].shape != weights[n].shape]
     if wrong:

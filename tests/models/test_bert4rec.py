@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from palate.core import store
+from palate.core.config import configure
 from palate.core.errors import ConfigError, TrainingError
 from palate.core.requests import Requests
 from palate.core.run import Run
@@ -156,7 +157,7 @@ def test_alone_or_among_others(fitted: BERT4Rec) -> None:
 
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ConfigError, match=r"width 64 .* 3 heads"):
-        BERT4Rec(SMALL.model_copy(update={"heads": 3})).fit(successors(), Run(max_steps=1))
+        configure(BERT4RecConfig, {"heads": 3})
 
 
 # -- the shell --

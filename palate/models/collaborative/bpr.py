@@ -21,18 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
-from palate.core.protocols import FloatArray, Judge, ScoresAll
+from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
@@ -40,9 +38,8 @@ from palate.data.matrices import user_items
 from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.parts import losses
 from palate.training.factors import Factors, said
-from palate.training.loop import optimise, seeded
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, identity, save_network
+from palate.training.shell import GradientSystem, Lesson
 
 
 class BPRConfig(Config):
@@ -73,8 +70,8 @@ class Network(nn.Module):
 
     user_counts: Tensor
     item_counts: Tensor
-    history_map: Tensor
     own: Tensor
+    messages: Tensor
 
     def __init__(self, config: BPRConfig, n_users: int, n_items: int) -> None:
         super().__init__()
@@ -86,8 +83,13 @@ class Network(nn.Module):
             nn.init.normal_(table.weight, std=config.init_std)
         self.register_buffer("user_counts", torch.zeros(n_users))
         self.register_buffer("item_counts", torch.zeros(n_items))
-        self.register_buffer("history_map", torch.zeros(config.width, config.width))
         self.register_buffer("own", torch.zeros(n_users, config.width))
+        self.register_buffer("messages", torch.zeros(n_items, config.width))
+
+    def count(self, met: Any) -> None:
+        """How often users and items occur in ``met`` (``user_items``)."""
+        self.user_counts.copy_(torch.from_numpy(np.diff(met.indptr)))
+        self.item_counts.copy_(torch.from_numpy(np.bincount(met.indices, minlength=len(self.item_counts))))
 
     def loss(self, batch: PairBatch, negatives: Tensor) -> Tensor:
         """The mean over a batch of events; ``negatives`` is ``[b, R]``."""
@@ -108,9 +110,9 @@ class Network(nn.Module):
         means = said(met, items, 1.0)[taught].astype(np.float64)
         gram = means.T @ means + self.config.fold_in_reg * (items.var() + 1e-12) * np.eye(self.config.width)
         history_map = np.linalg.solve(gram, means.T @ users[taught])
-        self.history_map.copy_(torch.from_numpy(history_map))
-        own = users - said(met, items @ history_map, 1.0)
-        self.own.copy_(torch.from_numpy(own))
+        messages = items @ history_map
+        self.messages.copy_(torch.from_numpy(messages))
+        self.own.copy_(torch.from_numpy(users - said(met, messages, 1.0)))
 
 
 def squared(x: Tensor) -> Tensor:
@@ -118,75 +120,30 @@ def squared(x: Tensor) -> Tensor:
     return torch.dot(x.flatten(), x.flatten())
 
 
-class BPR(ScoresAll):
-    """The recommender: knows rows, fits, answers, saves. ``network`` is None until fitted or loaded."""
+class BPR(GradientSystem[BPRConfig, Network], ScoresAll):
+    """The recommender. ``network`` is None until fitted or loaded."""
 
-    def __init__(self, config: BPRConfig | None = None) -> None:
-        self.config = config or BPRConfig()
-        self.network: Network | None = None
-        self.facts: dict[str, Any] = {}
+    config_type, network_type = BPRConfig, Network
 
-    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        with seeded(run):
-            self.network = Network(self.config, train.n_users, train.n_items).to(run.device)
-            return self._learn(train, run, judge)
+    def shape(self, train: Dataset) -> dict[str, Any]:
+        return {"n_users": train.n_users, "n_items": train.n_items}
 
-    def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        """Go on from the present weights; users and items that are new begin as untrained rows."""
-        with seeded(run):
-            self.network = grow(Network(self.config, train.n_users, train.n_items), fitted(self)).to(run.device)
-            return self._learn(train, run, judge)
-
-    def _learn(self, train: Dataset, run: Run, judge: Judge | None) -> Self:
-        network = fitted(self)
-        met = user_items(train)
-        network.user_counts.copy_(torch.from_numpy(np.diff(met.indptr)))
-        network.item_counts.copy_(torch.from_numpy(np.bincount(met.indices, minlength=train.n_items)))
-        unmet = Unmet(train, run.device)
+    def lesson(self, train: Dataset, run: Run) -> Lesson:
+        network, config = self.fitted(), self.config
+        met, unmet = user_items(train), Unmet(train, run.device)
+        network.count(met)
 
         def loss(batch: PairBatch) -> Tensor:
             batch = batch.to(run.device)
-            return network.loss(batch, unmet.draw(batch.users, self.config.negatives))
+            return network.loss(batch, unmet.draw(batch.users, config.negatives))
 
-        def look(judge: Judge) -> float:
-            network.settle(met)
-            return judge(self)
-
-        config = self.config
         batches = PairBatches(train, batch_size=config.batch_size, seed=run.seed)
-        look_now = None if judge is None else partial(look, judge)
-        outcome = optimise(network, batches, loss, run, config.training, look_now, identity=identity(config, train))
-        network.settle(met)
-        self.facts = {
-            "n_users": train.n_users, "n_items": train.n_items, "fitted_on": train.fingerprint,
-            "training": outcome.facts(),
-        }  # fmt: skip
-        return self
+        return Lesson(batches, loss, settle=partial(network.settle, met))
 
     def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        network = fitted(self)
-        with torch.no_grad():
-            kept = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
-        return Factors(
-            users=kept["users.weight"],
-            own=kept["own"],
-            messages=kept["items.weight"] @ kept["history_map"],
-            power=1.0,
-            items=kept["items.weight"],
-            bias=kept["bias"],
-            user_counts=kept["user_counts"],
-            item_counts=kept["item_counts"],
-        ).score_blocks(requests)
-
-    def save(self, folder: Path) -> None:
-        save_network(folder, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        stored = store.open_folder(folder)
-        system = cls(configure(BPRConfig, stored.config))
-        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            system.network = Network(system.config, stored.facts["n_users"], stored.facts["n_items"])
-        system.facts = stored.facts
-        fill_network(system.network, stored)
-        return system
+        network = self.fitted()
+        return Factors.of(
+            users=network.users.weight, own=network.own, messages=network.messages, power=1.0,
+            items=network.items.weight, bias=network.bias,
+            user_counts=network.user_counts, item_counts=network.item_counts,
+        ).score_blocks(requests)  # fmt: skip

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,10 +31,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
-from palate.core.protocols import FloatArray, Judge, ScoresAll
+from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Range, SearchSpace
@@ -44,9 +42,8 @@ from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.parts import losses
 from palate.parts.propagation import layer_mean, normalised_adjacency
 from palate.training.factors import Factors
-from palate.training.loop import optimise, seeded
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, identity, save_network
+from palate.training.shell import GradientSystem, Lesson
 
 
 class LightGCNConfig(Config):
@@ -94,6 +91,11 @@ class Network(nn.Module):
         self.register_buffer("user_vectors", torch.zeros(n_users, config.width))
         self.register_buffer("item_vectors", torch.zeros(n_items, config.width))
         self.register_buffer("messages", torch.zeros(n_items, config.width))
+
+    def count(self, met: Any) -> None:
+        """How often users and items occur in ``met`` (``user_items``)."""
+        self.user_counts.copy_(torch.from_numpy(np.diff(met.indptr)))
+        self.item_counts.copy_(torch.from_numpy(np.bincount(met.indices, minlength=len(self.item_counts))))
 
     def forward(self, adjacency: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
         """The mean of the first ``n_layers + 1`` layers: users ``[U, D]`` and items ``[N, D]``."""
@@ -168,78 +170,34 @@ class _LogPartitions(torch.autograd.Function):
         return grad_users * grads[0], grad_items * grads[0], None, None
 
 
-class LightGCN(ScoresAll):
-    """The recommender: knows rows, fits, answers, saves. ``network`` is None until fitted or loaded."""
+class LightGCN(GradientSystem[LightGCNConfig, Network], ScoresAll):
+    """The recommender. ``network`` is None until fitted or loaded."""
 
-    def __init__(self, config: LightGCNConfig | None = None) -> None:
-        self.config = config or LightGCNConfig()
-        self.network: Network | None = None
-        self.facts: dict[str, Any] = {}
+    config_type, network_type = LightGCNConfig, Network
 
-    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        with seeded(run):
-            self.network = Network(self.config, train.n_users, train.n_items).to(run.device)
-            return self._learn(train, run, judge)
+    def shape(self, train: Dataset) -> dict[str, Any]:
+        return {"n_users": train.n_users, "n_items": train.n_items}
 
-    def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        """Go on from the present weights on the grown graph; new users and items begin as untrained rows."""
-        with seeded(run):
-            self.network = grow(Network(self.config, train.n_users, train.n_items), fitted(self)).to(run.device)
-            return self._learn(train, run, judge)
-
-    def _learn(self, train: Dataset, run: Run, judge: Judge | None) -> Self:
-        network = fitted(self)
-        met = user_items(train)
-        network.user_counts.copy_(torch.from_numpy(np.diff(met.indptr)))
-        network.item_counts.copy_(torch.from_numpy(np.bincount(met.indices, minlength=train.n_items)))
+    def lesson(self, train: Dataset, run: Run) -> Lesson:
+        network, config = self.fitted(), self.config
+        met, unmet = user_items(train), Unmet(train, run.device)
+        network.count(met)
         users, items = (torch.from_numpy(rows.astype(np.int64)) for rows in met.nonzero())
         adjacency = normalised_adjacency(users, items, train.n_users, train.n_items).to(run.device)
-        unmet = Unmet(train, run.device)
 
         def loss(batch: PairBatch) -> Tensor:
             return network.loss(adjacency, batch.to(run.device), unmet)
 
-        def look(judge: Judge) -> float:
-            network.settle(adjacency)
-            return judge(self)
-
-        config = self.config
         batches = PairBatches(train, batch_size=config.batch_size, seed=run.seed)
-        look_now = None if judge is None else partial(look, judge)
-        outcome = optimise(network, batches, loss, run, config.training, look_now, identity=identity(config, train))
-        network.settle(adjacency)
-        self.facts = {
-            "n_users": train.n_users, "n_items": train.n_items, "fitted_on": train.fingerprint,
-            "training": outcome.facts(),
-        }  # fmt: skip
-        return self
+        return Lesson(batches, loss, settle=partial(network.settle, adjacency))
 
     def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        network = fitted(self)
-        kept = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-        return Factors(
-            users=kept["user_vectors"],
-            own=kept["users.weight"] / np.float32(self.config.layers + 1),
-            messages=kept["messages"],
-            power=0.5,
-            items=kept["item_vectors"],
-            bias=np.zeros(len(kept["item_vectors"]), dtype=np.float32),
-            user_counts=kept["user_counts"],
-            item_counts=kept["item_counts"],
-        ).score_blocks(requests)
-
-    def save(self, folder: Path) -> None:
-        save_network(folder, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        stored = store.open_folder(folder)
-        system = cls(configure(LightGCNConfig, stored.config))
-        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            system.network = Network(system.config, stored.facts["n_users"], stored.facts["n_items"])
-        system.facts = stored.facts
-        fill_network(system.network, stored)
-        return system
+        network = self.fitted()
+        return Factors.of(
+            users=network.user_vectors, own=network.users.weight / (self.config.layers + 1),
+            messages=network.messages, power=0.5, items=network.item_vectors, bias=None,
+            user_counts=network.user_counts, item_counts=network.item_counts,
+        ).score_blocks(requests)  # fmt: skip
 
 
 def paper() -> LightGCNConfig:

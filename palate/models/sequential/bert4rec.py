@@ -20,38 +20,27 @@ Where we depart, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palate.core import store
-from palate.core.config import Config, configure
-from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError
-from palate.core.protocols import FloatArray, Judge, ScoresAll
-from palate.core.requests import Requests
-from palate.core.run import Run
+from palate.core.config import AttentionConfig
 from palate.core.space import Choice, Range, SearchSpace
-from palate.data.batches import SequenceBatch, SequenceBatches
+from palate.data.batches import SequenceBatch
 from palate.parts import losses
 from palate.parts.dropout import Dropout
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing, attention
-from palate.training.loop import optimise, seeded
+from palate.training.sequences import SequenceNetwork, SequenceSystem
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, identity, save_network, sequence_blocks
 
 
-class BERT4RecConfig(Config):
-    width: int = Field(64, ge=1)
-    layers: int = Field(2, ge=1)
+class BERT4RecConfig(AttentionConfig):
     heads: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1)
     length: int = Field(100, ge=2)
     """Events in a window, the hidden one at its end included."""
     dropout: float = Field(0.4, ge=0, lt=1)
@@ -96,13 +85,13 @@ class Block(nn.Module):
         return self.norm_forward(x + self.drop(self.forward_2(F.gelu(self.forward_1(x)))))
 
 
-class Network(nn.Module):
+class Network(SequenceNetwork):
     """Packed item rows ``[P]`` and which of them are hidden → what is guessed at the hidden ones, ``[M, D]``."""
+
+    popularity: Popularity
 
     def __init__(self, config: BERT4RecConfig, n_items: int) -> None:
         super().__init__()
-        if config.width % config.heads:
-            raise ConfigError(f"width {config.width} cannot be shared equally by {config.heads} heads")
         self.config = config
         self.items = nn.Embedding(n_items, config.width)
         # No row of the item table, so that the catalogue can grow.
@@ -124,7 +113,6 @@ class Network(nn.Module):
 
     @property
     def offsets(self) -> Tensor:
-        """``[N]`` what is added to the items' scores."""
         return self.bias.weight[:, 0]
 
     def forward(self, items: Tensor, hidden: Tensor, packing: Packing) -> Tensor:
@@ -133,6 +121,10 @@ class Network(nn.Module):
         for block in self.blocks:
             x = block(x, packing)
         return self.norm_guess(F.gelu(self.guess(x[hidden])))
+
+    def read(self, batch: SequenceBatch) -> Tensor:
+        items, longer, last = with_one_more(batch.items, batch.lengths)
+        return self(items, last, Packing(longer, items.device))
 
 
 def with_one_more(items: Tensor, lengths: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,74 +157,24 @@ def draw_hidden(packing: Packing, mask_share: float, last_share: float) -> Tenso
     return torch.where(last_alone, last, hidden)
 
 
-class BERT4Rec(ScoresAll):
-    """The recommender: knows rows, fits, answers, saves. ``network`` is None until fitted or loaded."""
+class BERT4Rec(SequenceSystem[BERT4RecConfig, Network]):
+    """The recommender. ``network`` is None until fitted or loaded."""
 
-    def __init__(self, config: BERT4RecConfig | None = None) -> None:
-        self.config = config or BERT4RecConfig()
-        self.network: Network | None = None
-        self.facts: dict[str, Any] = {}
+    config_type, network_type = BERT4RecConfig, Network
 
-    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        with seeded(run):
-            self.network = Network(self.config, train.n_items).to(run.device)
-            return self._learn(train, run, judge)
+    @property
+    def length(self) -> int:
+        """One event short of a window: in training the last target completes it, in a question the hidden event."""
+        return self.config.length - 1
 
-    def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        """Go on from the present weights; items that are new begin as untrained rows."""
-        with seeded(run):
-            self.network = grow(Network(self.config, train.n_items), fitted(self)).to(run.device)
-            return self._learn(train, run, judge)
-
-    def _learn(self, train: Dataset, run: Run, judge: Judge | None) -> Self:
-        config = self.config
-        network = fitted(self)
-        network.popularity.count(train.item_counts)
-        # A window of these batches is one event short: its last target completes it.
-        batches = SequenceBatches(
-            train, length=config.length - 1, batch_size=config.batch_size, seed=run.seed, windows=config.windows
-        )
-        look = None if judge is None else partial(judge, self)
-        loss = partial(self._loss, network)
-        outcome = optimise(network, batches, loss, run, config.training, look, identity=identity(config, train))
-        self.facts = {"n_items": train.n_items, "fitted_on": train.fingerprint, "training": outcome.facts()}
-        return self
-
-    def _loss(self, network: Network, batch: SequenceBatch) -> Tensor:
-        batch = batch.to(network.items.weight.device)
+    def loss(self, network: Network, batch: SequenceBatch) -> Tensor:
         assert batch.targets is not None
         ends = (batch.lengths.cumsum(0) - 1).to(batch.items.device)
         items, lengths, _ = with_one_more(batch.items, batch.lengths, batch.targets[ends])
         packing = Packing(lengths, items.device)
         hidden = draw_hidden(packing, self.config.mask_share, self.config.last_share)
         guesses = network(items, hidden, packing)
-        return losses.full_softmax(guesses, network.items.weight, items[hidden], network.offsets)
-
-    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        network = fitted(self)
-
-        def read(batch: SequenceBatch) -> Tensor:
-            lengths = batch.lengths[batch.lengths > 0]
-            items, longer, last = with_one_more(batch.items, lengths)
-            return network(items, last, Packing(longer, items.device))
-
-        return sequence_blocks(
-            requests, read=read, table=network.items.weight, bias=network.offsets,
-            newcomer=network.popularity.log_share, length=self.config.length - 1,
-        )  # fmt: skip
-
-    def save(self, folder: Path) -> None:
-        save_network(folder, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        stored = store.open_folder(folder)
-        system = cls(configure(BERT4RecConfig, stored.config))
-        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            system.network = Network(system.config, stored.facts["n_items"])
-        system.facts = stored.facts
-        fill_network(system.network, stored)
-        return system
+        return losses.full_softmax(guesses, network.table, items[hidden], network.offsets)
 
 
 def tiny() -> BERT4RecConfig:

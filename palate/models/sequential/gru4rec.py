@@ -18,10 +18,7 @@ Where we depart, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -29,21 +26,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from palate.core import store
-from palate.core.config import Config, configure
-from palate.core.dataset import Dataset
-from palate.core.protocols import FloatArray, Judge, ScoresAll
-from palate.core.requests import Requests
-from palate.core.run import Run
+from palate.core.config import Config
 from palate.core.space import Choice, Range, SearchSpace
-from palate.data.batches import SequenceBatch, SequenceBatches
+from palate.data.batches import SequenceBatch
 from palate.parts import losses
 from palate.parts.dropout import Dropout
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
-from palate.training.loop import optimise, seeded
+from palate.training.sequences import SequenceNetwork, SequenceSystem
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, identity, save_network, sequence_blocks
 
 
 class GRU4RecConfig(Config):
@@ -95,8 +86,10 @@ def top1_max(positive: Tensor, negative: Tensor) -> Tensor:
     return (F.softmax(negative, dim=1) * terms).sum(1).mean()
 
 
-class Network(nn.Module):
+class Network(SequenceNetwork):
     """Packed item rows ``[P]`` → states ``[P, D]``; state p is compared with the item table to predict event p + 1."""
+
+    popularity: Popularity
 
     def __init__(self, config: GRU4RecConfig, n_items: int) -> None:
         super().__init__()
@@ -114,7 +107,6 @@ class Network(nn.Module):
 
     @property
     def offsets(self) -> Tensor | None:
-        """``[N]`` what is added to the items' scores."""
         return None if self.bias is None else self.bias.weight[:, 0]
 
     def forward(self, items: Tensor, packing: Packing) -> Tensor:
@@ -124,6 +116,10 @@ class Network(nn.Module):
         for layer in self.recurrent:
             x = self.drop(layer(PackedSequence(x, sizes))[0].data)
         return self.out(x[places])
+
+    def read(self, batch: SequenceBatch) -> Tensor:
+        packing = Packing(batch.lengths, batch.items.device)
+        return self(batch.items, packing)[packing.last]
 
 
 def _by_step(packing: Packing) -> tuple[Tensor, Tensor]:
@@ -135,43 +131,16 @@ def _by_step(packing: Packing) -> tuple[Tensor, Tensor]:
     return ((sizes.cumsum(0) - sizes)[positions] + row).to(packing.device), sizes
 
 
-class GRU4Rec(ScoresAll):
-    """The recommender: knows rows, fits, answers, saves. ``network`` is None until fitted or loaded."""
+class GRU4Rec(SequenceSystem[GRU4RecConfig, Network]):
+    """The recommender. ``network`` is None until fitted or loaded."""
 
-    def __init__(self, config: GRU4RecConfig | None = None) -> None:
-        self.config = config or GRU4RecConfig()
-        self.network: Network | None = None
-        self.facts: dict[str, Any] = {}
+    config_type, network_type = GRU4RecConfig, Network
 
-    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        with seeded(run):
-            self.network = Network(self.config, train.n_items).to(run.device)
-            return self._learn(train, run, judge)
-
-    def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        """Go on from the present weights; items that are new begin as untrained rows."""
-        with seeded(run):
-            self.network = grow(Network(self.config, train.n_items), fitted(self)).to(run.device)
-            return self._learn(train, run, judge)
-
-    def _learn(self, train: Dataset, run: Run, judge: Judge | None) -> Self:
+    def loss(self, network: Network, batch: SequenceBatch) -> Tensor:
         config = self.config
-        network = fitted(self)
-        network.popularity.count(train.item_counts)
-        batches = SequenceBatches(
-            train, length=config.length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
-        )
-        look = None if judge is None else partial(judge, self)
-        loss = partial(self._loss, network)
-        outcome = optimise(network, batches, loss, run, config.training, look, identity=identity(config, train))
-        self.facts = {"n_items": train.n_items, "fitted_on": train.fingerprint, "training": outcome.facts()}
-        return self
-
-    def _loss(self, network: Network, batch: SequenceBatch) -> Tensor:
-        config, batch = self.config, batch.to(network.items.weight.device)
         assert batch.targets is not None
-        states = network(batch.items, Packing(batch.lengths, network.items.weight.device))
-        table, offsets = network.items.weight, network.offsets
+        states = network(batch.items, Packing(batch.lengths, batch.items.device))
+        table, offsets = network.table, network.offsets
         if config.loss == "full-softmax":
             return losses.full_softmax(states, table, batch.targets, offsets)
         negatives = network.popularity.draw((config.negatives,), by_popularity=config.by_popularity)
@@ -185,31 +154,6 @@ class GRU4Rec(ScoresAll):
         share = network.popularity.log_share
         log_q = (share[batch.targets], share[negatives]) if config.by_popularity else None
         return losses.sampled_softmax(positive, negative, log_q)
-
-    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        network = fitted(self)
-
-        def read(batch: SequenceBatch) -> Tensor:
-            packing = Packing(batch.lengths, network.items.weight.device)
-            return network(batch.items, packing)[packing.last]
-
-        return sequence_blocks(
-            requests, read=read, table=network.items.weight, bias=network.offsets,
-            newcomer=network.popularity.log_share, length=self.config.length,
-        )  # fmt: skip
-
-    def save(self, folder: Path) -> None:
-        save_network(folder, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        stored = store.open_folder(folder)
-        system = cls(configure(GRU4RecConfig, stored.config))
-        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            system.network = Network(system.config, stored.facts["n_items"])
-        system.facts = stored.facts
-        fill_network(system.network, stored)
-        return system
 
 
 def tiny() -> GRU4RecConfig:

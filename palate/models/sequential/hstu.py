@@ -27,9 +27,6 @@ Where we depart, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -38,22 +35,20 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
-from palate.core.protocols import FloatArray, Judge, ScoresAll
-from palate.core.requests import Requests
+from palate.core.protocols import Judge
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
-from palate.data.batches import SequenceBatch, SequenceBatches
+from palate.data.batches import SequenceBatch
 from palate.parts import losses
 from palate.parts.dropout import Dropout
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Group, Packing
-from palate.training.loop import optimise, seeded
+from palate.training.sequences import SequenceNetwork, SequenceSystem
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, identity, save_network, sequence_blocks
+from palate.training.shell import Lesson
 
 BUCKETS = 129
 """Of elapsed time: 0 up to one second, then each 1.35 times as long as the one before."""
@@ -209,8 +204,10 @@ class Block(nn.Module):
         return x + self.out(self.drop(mixed * u))
 
 
-class Network(nn.Module):
+class Network(SequenceNetwork):
     """Packed item rows ``[P]`` and times → states ``[P, D]``; state p is compared with the item table."""
+
+    popularity: Popularity
 
     def __init__(self, config: HSTUConfig, n_items: int, *, timed: bool) -> None:
         super().__init__()
@@ -222,13 +219,12 @@ class Network(nn.Module):
         self.drop = Dropout(config.dropout)
         self.popularity = Popularity(n_items)
         self.typical_gap: Tensor
-        self.register_buffer("typical_gap", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("typical_gap", torch.zeros((), dtype=torch.int64))
         nn.init.trunc_normal_(self.items.weight, std=0.02)
         nn.init.trunc_normal_(self.positions.weight, std=0.02)
 
     @property
     def table(self) -> Tensor:
-        """``[N, D]`` what states are compared with."""
         return F.normalize(self.items.weight, dim=-1) if self.config.normalise else self.items.weight
 
     def forward(self, batch: SequenceBatch) -> Tensor:
@@ -241,6 +237,9 @@ class Network(nn.Module):
             x = block(x, packing, buckets)
         return F.normalize(x, dim=-1) if self.norm is None else self.norm(x)
 
+    def read(self, batch: SequenceBatch) -> Tensor:
+        return self(batch)[Packing(batch.lengths, batch.items.device).last]
+
     def _buckets(self, batch: SequenceBatch, packing: Packing) -> dict[int, Tensor]:
         """For each group of the packing, by its first row: how long ago everything was. One byte a pair of events,
         once for all layers."""
@@ -251,13 +250,10 @@ class Network(nn.Module):
         return {group.row: elapsed(group.pad(times), group.pad(next_times)) for group in packing.groups}
 
 
-class HSTU(ScoresAll):
-    """The recommender: knows rows, fits, answers, saves. ``network`` is None until fitted or loaded."""
+class HSTU(SequenceSystem[HSTUConfig, Network]):
+    """The recommender. ``network`` is None until fitted or loaded."""
 
-    def __init__(self, config: HSTUConfig | None = None) -> None:
-        self.config = config or HSTUConfig()
-        self.network: Network | None = None
-        self.facts: dict[str, Any] = {}
+    config_type, network_type = HSTUConfig, Network
 
     @property
     def label(self) -> str:
@@ -265,42 +261,28 @@ class HSTU(ScoresAll):
         timed = self.config.time_bias if self.network is None else self.network.timed
         return "HSTU" if timed else "HSTU without time bias"
 
-    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        with seeded(run):
-            timed = self.config.time_bias and train.times is not None
-            self.network = Network(self.config, train.n_items, timed=timed).to(run.device)
-            return self._learn(train, run, judge)
+    def shape(self, train: Dataset) -> dict[str, Any]:
+        """With times or without, as before when it goes on."""
+        timed = self.network.timed if self.network else self.config.time_bias and train.times is not None
+        return {"n_items": train.n_items, "timed": timed}
 
     def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        """Go on from the present weights, with or without time bias as before; new items begin as untrained rows."""
-        old = fitted(self)
-        if old.timed and train.times is None:
+        """Go on from the present weights; items that are new begin as untrained rows."""
+        if self.fitted().timed and train.times is None:
             raise TrainingError("this HSTU was fitted with times and cannot continue on data without; fit it anew")
-        with seeded(run):
-            self.network = grow(Network(self.config, train.n_items, timed=old.timed), old).to(run.device)
-            return self._learn(train, run, judge)
+        return super().continue_fit(train, run, judge)
 
-    def _learn(self, train: Dataset, run: Run, judge: Judge | None) -> Self:
+    def lesson(self, train: Dataset, run: Run) -> Lesson:
+        self.fitted().typical_gap.fill_(_median_gap(train))
+        return super().lesson(train, run)
+
+    def remarks(self) -> dict[str, Any]:
+        timed = self.fitted().timed
+        missing = {"note": "the data has no times, so that the time bias was left out"}
+        return {"label": self.label, "time_bias": timed, **(missing if self.config.time_bias and not timed else {})}
+
+    def loss(self, network: Network, batch: SequenceBatch) -> Tensor:
         config = self.config
-        network = fitted(self)
-        network.popularity.count(train.item_counts)
-        network.typical_gap.fill_(_median_gap(train))
-        batches = SequenceBatches(
-            train, length=config.length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
-        )
-        look = None if judge is None else partial(judge, self)
-        loss = partial(self._loss, network)
-        outcome = optimise(network, batches, loss, run, config.training, look, identity=identity(config, train))
-        self.facts = {
-            "n_items": train.n_items, "fitted_on": train.fingerprint, "training": outcome.facts(),
-            "label": self.label, "time_bias": network.timed,
-        }  # fmt: skip
-        if config.time_bias and not network.timed:
-            self.facts["note"] = "the data has no times, so that the time bias was left out"
-        return self
-
-    def _loss(self, network: Network, batch: SequenceBatch) -> Tensor:
-        config, batch = self.config, batch.to(network.items.weight.device)
         assert batch.targets is not None
         states = network(batch)
         if config.normalise:
@@ -309,30 +291,6 @@ class HSTU(ScoresAll):
             return losses.full_softmax(states, network.table, batch.targets)
         negatives = network.popularity.draw((len(states), config.negatives), by_popularity=False)
         return losses.sampled_softmax(*losses.positive_and_negatives(states, network.table, batch.targets, negatives))
-
-    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        network = fitted(self)
-
-        def read(batch: SequenceBatch) -> Tensor:
-            spoken = replace(batch, lengths=batch.lengths[batch.lengths > 0])
-            return network(spoken)[Packing(spoken.lengths, network.items.weight.device).last]
-
-        return sequence_blocks(
-            requests, read=read, table=network.table, newcomer=network.popularity.log_share, length=self.config.length
-        )
-
-    def save(self, folder: Path) -> None:
-        save_network(folder, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        stored = store.open_folder(folder)
-        system = cls(configure(HSTUConfig, stored.config))
-        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            system.network = Network(system.config, stored.facts["n_items"], timed=stored.facts["time_bias"])
-        system.facts = stored.facts
-        fill_network(system.network, stored)
-        return system
 
 
 def _median_gap(train: Dataset) -> int:

@@ -16,36 +16,25 @@ position; a negative that is the target is masked, other history items are not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palate.core import store
-from palate.core.config import Config, configure
-from palate.core.dataset import Dataset
-from palate.core.protocols import FloatArray, Judge, ScoresAll
-from palate.core.requests import Requests
-from palate.core.run import Run
+from palate.core.config import AttentionConfig
 from palate.core.space import Choice, Range, SearchSpace
-from palate.data.batches import SequenceBatch, SequenceBatches
+from palate.data.batches import SequenceBatch
 from palate.parts import losses
 from palate.parts.dropout import Dropout
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing, attention
-from palate.training.loop import optimise, seeded
+from palate.training.sequences import SequenceNetwork, SequenceSystem
 from palate.training.settings import TrainingConfig
-from palate.training.shell import fill_network, fitted, grow, identity, save_network, sequence_blocks
 
 
-class SASRecConfig(Config):
-    width: int = Field(64, ge=1)
+class SASRecConfig(AttentionConfig):
     layers: int = Field(2, ge=1)
-    heads: int = Field(1, ge=1)
     length: int = Field(100, ge=1)
     """The last so many events are read."""
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -99,8 +88,10 @@ class Block(nn.Module):
         return h + self.drop(self.forward_2(self.drop(F.relu(self.forward_1(h)))))
 
 
-class Network(nn.Module):
+class Network(SequenceNetwork):
     """Packed item rows ``[P]`` → states ``[P, D]``; state p is compared with the item table to predict event p + 1."""
+
+    popularity: Popularity
 
     def __init__(self, config: SASRecConfig, n_items: int) -> None:
         super().__init__()
@@ -120,7 +111,6 @@ class Network(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """``[N, D]`` what states are compared with."""
         table = (self.items if self.targets is None else self.targets).weight
         return F.normalize(table, dim=-1) if self.config.normalise else table
 
@@ -132,43 +122,20 @@ class Network(nn.Module):
         x = self.norm(x)
         return F.normalize(x, dim=-1) if self.config.normalise else x
 
+    def read(self, batch: SequenceBatch) -> Tensor:
+        packing = Packing(batch.lengths, batch.items.device)
+        return self(batch.items, packing)[packing.last]
 
-class SASRec(ScoresAll):
-    """The recommender: knows rows, fits, answers, saves. ``network`` is None until fitted or loaded."""
 
-    def __init__(self, config: SASRecConfig | None = None) -> None:
-        self.config = config or SASRecConfig()
-        self.network: Network | None = None
-        self.facts: dict[str, Any] = {}
+class SASRec(SequenceSystem[SASRecConfig, Network]):
+    """The recommender. ``network`` is None until fitted or loaded."""
 
-    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        with seeded(run):
-            self.network = Network(self.config, train.n_items).to(run.device)
-            return self._learn(train, run, judge)
+    config_type, network_type = SASRecConfig, Network
 
-    def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        """Go on from the present weights; items that are new begin as untrained rows."""
-        with seeded(run):
-            self.network = grow(Network(self.config, train.n_items), fitted(self)).to(run.device)
-            return self._learn(train, run, judge)
-
-    def _learn(self, train: Dataset, run: Run, judge: Judge | None) -> Self:
+    def loss(self, network: Network, batch: SequenceBatch) -> Tensor:
         config = self.config
-        network = fitted(self)
-        network.popularity.count(train.item_counts)
-        batches = SequenceBatches(
-            train, length=config.length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
-        )
-        look = None if judge is None else partial(judge, self)
-        loss = partial(self._loss, network)
-        outcome = optimise(network, batches, loss, run, config.training, look, identity=identity(config, train))
-        self.facts = {"n_items": train.n_items, "fitted_on": train.fingerprint, "training": outcome.facts()}
-        return self
-
-    def _loss(self, network: Network, batch: SequenceBatch) -> Tensor:
-        config, batch = self.config, batch.to(network.items.weight.device)
         assert batch.targets is not None
-        states = network(batch.items, Packing(batch.lengths, network.items.weight.device))
+        states = network(batch.items, Packing(batch.lengths, batch.items.device))
         if config.normalise:
             states = states / config.temperature
         if config.loss == "full-softmax":
@@ -177,40 +144,13 @@ class SASRec(ScoresAll):
         negatives = network.popularity.draw((len(states), config.negatives), by_popularity=by_popularity)
         positive, negative = losses.positive_and_negatives(states, network.table, batch.targets, negatives)
         if config.loss == "sampled-softmax":
-            log_q = (
-                (network.popularity.log_share[batch.targets], network.popularity.log_share[negatives])
-                if by_popularity
-                else None
-            )
+            share = network.popularity.log_share
+            log_q = (share[batch.targets], share[negatives]) if by_popularity else None
             return losses.sampled_softmax(positive, negative, log_q)
         if config.loss == "gbce":
             beta = losses.gbce_beta(config.negatives, len(network.table), config.gbce_t)
             return losses.generalised_bce(positive, negative, beta)
         return losses.binary_cross_entropy(positive, negative)
-
-    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        network = fitted(self)
-
-        def read(batch: SequenceBatch) -> Tensor:
-            packing = Packing(batch.lengths, network.items.weight.device)
-            return network(batch.items, packing)[packing.last]
-
-        return sequence_blocks(
-            requests, read=read, table=network.table, newcomer=network.popularity.log_share, length=self.config.length
-        )
-
-    def save(self, folder: Path) -> None:
-        save_network(folder, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        stored = store.open_folder(folder)
-        system = cls(configure(SASRecConfig, stored.config))
-        with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            system.network = Network(system.config, stored.facts["n_items"])
-        system.facts = stored.facts
-        fill_network(system.network, stored)
-        return system
 
 
 def tiny() -> SASRecConfig:

@@ -1,0 +1,129 @@
+"""The shell of networks that read a history event by event and compare its last state with a table of items."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from palate.core.config import Config
+from palate.core.dataset import Dataset
+from palate.core.protocols import FloatArray, ScoresAll
+from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.data.batches import SequenceBatch, SequenceBatches, asked_sequences
+from palate.training.shell import GradientSystem, Lesson
+
+BLOCK_BYTES = 32 * 2**20
+"""Scores alive at once while a catalogue is scored."""
+READ_AT_ONCE = 512
+"""Histories that a network reads in one batch."""
+
+
+class Newcomers(Protocol):
+    """Knows how often each item occurs, and ``log_share`` ``[N]``, the answer for an empty history."""
+
+    log_share: Tensor
+
+    def count(self, item_counts: np.ndarray) -> None: ...
+
+
+class SequenceNetwork(nn.Module):
+    """What ``SequenceSystem`` asks of a network."""
+
+    items: nn.Embedding
+    popularity: Newcomers
+
+    @property
+    def table(self) -> Tensor:
+        """``[N, D]`` what states are compared with."""
+        return self.items.weight
+
+    @property
+    def offsets(self) -> Tensor | None:
+        """``[N]`` what is added to the items' scores."""
+        return None
+
+    def read(self, batch: SequenceBatch) -> Tensor:
+        """``[b, D]`` the state after each history, of which none is empty; ``batch`` is on the network's device."""
+        raise NotImplementedError
+
+
+C = TypeVar("C", bound=Config)
+N = TypeVar("N", bound=SequenceNetwork)
+
+
+class SequenceSystem(GradientSystem[C, N], ScoresAll):
+    """Adds to the shell how such networks learn and answer. Settings have ``length``, ``batch_size``, ``windows``."""
+
+    @property
+    def length(self) -> int:
+        """Events of a history that are read."""
+        return self.config.length  # type: ignore[attr-defined]
+
+    @abstractmethod
+    def loss(self, network: N, batch: SequenceBatch) -> Tensor:
+        """Mean over the positions of ``batch``, which is on the network's device and has targets."""
+
+    def lesson(self, train: Dataset, run: Run) -> Lesson:
+        network, config = self.fitted(), self.config
+        network.popularity.count(train.item_counts)
+        batches = SequenceBatches(
+            train, length=self.length, batch_size=config.batch_size, seed=run.seed, windows=config.windows  # type: ignore[attr-defined]
+        )  # fmt: skip
+        return Lesson(batches, lambda batch: self.loss(network, batch.to(run.device)))
+
+    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
+        network = self.fitted()
+        return sequence_blocks(
+            requests, read=network.read, table=network.table, bias=network.offsets,
+            newcomer=network.popularity.log_share, length=self.length,
+        )  # fmt: skip
+
+
+def sequence_blocks(
+    requests: Requests,
+    *,
+    read: Callable[[SequenceBatch], Tensor],
+    table: Tensor,
+    newcomer: Tensor,
+    length: int,
+    bias: Tensor | None = None,
+) -> Iterator[FloatArray]:
+    """Score blocks ``[b, N]`` of a system that compares one state a history with an item table.
+
+    ``read(batch)`` gives ``[b', D]``, the states of the non-empty histories, longest first; ``table`` is ``[N, D]``.
+    """
+    n_items = len(table)
+    rows = max(1, min(READ_AT_ONCE, BLOCK_BYTES // (4 * n_items)))
+    for batch in asked_sequences(requests, length=length, n_items=n_items, batch_size=READ_AT_ONCE):
+        states = _states(batch, read, table)
+        silent = batch.order[int((batch.lengths > 0).sum()) :]
+        for start in range(0, len(states), rows):
+            scores = _scores(states[start : start + rows], table, bias)
+            here = silent[(silent >= start) & (silent < start + rows)] - start
+            if len(here):
+                scores[here.to(table.device)] = newcomer
+            yield scores.cpu().numpy()
+
+
+# Gradients are off inside these two and never across a yield: there, the caller's own setting would be changed.
+
+
+@torch.no_grad()
+def _states(batch: SequenceBatch, read: Callable[[SequenceBatch], Tensor], table: Tensor) -> Tensor:
+    """``[b, D]`` in the order of the questions; zeros for an empty history."""
+    speaking = batch.speaking()
+    states = table.new_zeros((len(batch.lengths), table.shape[1]))
+    if len(speaking.lengths):
+        states[speaking.order.to(table.device)] = read(speaking.to(table.device)).to(table.dtype)
+    return states
+
+
+@torch.no_grad()
+def _scores(states: Tensor, table: Tensor, bias: Tensor | None) -> Tensor:
+    return states @ table.T if bias is None else torch.addmm(bias, states, table.T)
