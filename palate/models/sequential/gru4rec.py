@@ -58,7 +58,7 @@ class GRU4RecConfig(Config):
     batch_size: int = Field(128, ge=1)
     windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
-    training: TrainingConfig = TrainingConfig(learning_rate=5e-3)
+    training: TrainingConfig = TrainingConfig(learning_rate=5e-3, patience=20)
 
 
 SPACE: SearchSpace = {

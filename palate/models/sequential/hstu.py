@@ -79,7 +79,7 @@ class HSTUConfig(Config):
     batch_size: int = Field(128, ge=1)
     windows: Literal["last", "all"] = "all"
     """Learn from the newest window of each history, or from all of it."""
-    training: TrainingConfig = TrainingConfig(learning_rate=4e-3)
+    training: TrainingConfig = TrainingConfig(learning_rate=4e-3, patience=20)
 
 
 SPACE: SearchSpace = {
