@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from palate.core.config import Config, override
+from palate.core.config import Config, Part, configure, override
 from palate.core.errors import ConfigError, nearest
 from palate.core.protocols import Continues, Recommender
 
@@ -105,8 +105,33 @@ def system(name: str) -> System:
     raise ConfigError(f"there is no system '{name}'{nearest(name, (row.name for row in TABLE))}")
 
 
+COMPONENTS: dict[str, dict[str, str]] = {
+    "tokenizer": {},
+    "encoder": {},
+    "backbone": {},
+}
+"""Parts that systems put together, by the field of the settings that names one: name → ``module:Class``."""
+
+
+def component(field: str, part: Part) -> Any:
+    """The part named in a system's settings, made with its own settings and, in turn, its own parts."""
+    table = COMPONENTS[field]
+    if part.name not in table:
+        raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
+    module, _, name = table[part.name].partition(":")
+    kind = getattr(import_module(module), name)
+    config = configure(kind.config_type, part.settings, where=f"{field} {part.name}")
+    return kind(config, **parts_of(config))
+
+
+def parts_of(config: Config) -> dict[str, Any]:
+    """What each ``Part`` among the settings names, by field."""
+    named = ((field, getattr(config, field)) for field in type(config).model_fields)
+    return {field: component(field, part) for field, part in named if isinstance(part, Part)}
+
+
 def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | None = None) -> Recommender:
     """An unfitted system: its default or preset settings with ``settings`` on top (keys may be dotted)."""
     row = system(name)
     config = override(row.config(preset), settings or {}, where=name)
-    return row.kind(config)  # type: ignore[call-arg]
+    return row.kind(config, **parts_of(config))  # type: ignore[call-arg]

@@ -30,6 +30,28 @@ class AttentionConfig(Config):
         return self
 
 
+class Part(Config):
+    """A component that a system's settings name: ``tokenizer=rq-vae``, with its own settings as ``tokenizer.levels=3``.
+
+    ``systems.build`` looks the name up, checks the settings against the component's own and passes what it made to the
+    system's constructor under the name of the field.
+    """
+
+    name: str
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        """A bare name, or a name with settings beside it. Another name leaves the earlier one's settings behind."""
+        if isinstance(given, str):
+            return {"name": given}
+        if not isinstance(given, Mapping):
+            return given
+        beside = {key: value for key, value in given.items() if key not in ("name", "settings")}
+        return {"name": given.get("name"), "settings": _merge(dict(given.get("settings") or {}), beside)}
+
+
 C = TypeVar("C", bound=Config)
 
 
@@ -68,6 +90,10 @@ def _add(settings: dict[str, Any], more: dict[str, Any], key: str) -> None:
         before = settings.get(name)
         if isinstance(before, dict) and isinstance(value, dict):
             _add(before, value, key)
+        elif isinstance(before, dict) and isinstance(value, str):  # tokenizer.levels=3 tokenizer=rq-vae
+            _add(before, {"name": value}, key)
+        elif isinstance(before, str) and isinstance(value, dict):
+            settings[name] = {"name": before, **value}
         elif name in settings and isinstance(before, dict) != isinstance(value, dict):
             raise ConfigError(f"'{key}' makes '{name}' both a plain value and a section of settings")
         else:
@@ -88,12 +114,20 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _merge(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for key, value in new.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        before = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(before, dict) and not _another(before, value):
+            merged[key] = _merge(before, value)
+        else:
+            merged[key] = value
     return merged
+
+
+def _another(before: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    """Whether ``value`` names another component, which begins with its own defaults."""
+    return "name" in before and value.get("name", before["name"]) != before["name"]
 
 
 def _sentence(kind: type[BaseModel], failure: ValidationError, where: str) -> str:

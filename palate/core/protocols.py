@@ -5,7 +5,7 @@ Higher scores are better and NaN means "cannot score this", everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
@@ -18,6 +18,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 
 if TYPE_CHECKING:
+    from palate.core.codes import Codes
     from palate.core.config import Config
     from palate.core.dataset import Dataset
 
@@ -80,3 +81,41 @@ class Continues(Protocol):
     def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
         """Learn on from the present weights; rows of ``train`` begin with the rows of the earlier fit."""
         ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Texts → vectors. It knows no interactions."""
+
+    @property
+    def version(self) -> str:
+        """What the vectors follow from beside the text: model, weights, pooling, lengths."""
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """``[n, D]``, a row a text."""
+
+
+@runtime_checkable
+class ItemTokenizer(Protocol):
+    """Names items: a short row of tokens for each, no two alike. Learns from training data and item texts alone."""
+
+    @property
+    def config(self) -> Config:
+        """What the tokenizer is."""
+
+    @property
+    def codes(self) -> Codes:
+        """The names it gave: encode, decode, add and retire are there."""
+
+    def fit(self, train: Dataset, run: Run) -> Self:
+        """Name every item of the catalogue. A second ``fit`` forgets the first."""
+
+    def add(self, catalogue: Dataset) -> Self:
+        """Name the items that ``catalogue`` has beyond those named so far; names once given never change."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The tokenizer that was saved there."""

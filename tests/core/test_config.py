@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from pydantic import ValidationError
 
-from palate.core.config import Config, configure, nest, override, parse_settings
+from palate.core.config import AttentionConfig, Config, Part, configure, nest, override, parse_settings
 from palate.core.errors import ConfigError
 
 
@@ -103,3 +103,38 @@ def test_parse_settings_reads_json_else_text() -> None:
 def test_what_is_no_setting_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is not a setting; write key=value"):
         parse_settings([text])
+
+
+# -- components that settings name --
+
+
+class Whole(Config):
+    width: int = 8
+    tokenizer: Part = Part(name="rq-vae")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["tokenizer=collaborative", "tokenizer.clusters=20"],
+        ["tokenizer.clusters=20", "tokenizer=collaborative"],
+        ["tokenizer.name=collaborative", "tokenizer.clusters=20"],
+    ],
+)
+def test_a_component_is_named_with_its_settings_in_any_order(given: list[str]) -> None:
+    config = override(Whole(), parse_settings(given))
+    assert config.tokenizer == Part(name="collaborative", settings={"clusters": 20})
+    assert configure(Whole, config.model_dump()) == config
+
+
+def test_settings_alone_go_to_the_component_that_is_named_already() -> None:
+    config = override(Whole(), parse_settings(["tokenizer.levels=3"]))
+    assert config.tokenizer == Part(name="rq-vae", settings={"levels": 3})
+    config = override(config, parse_settings(["tokenizer.beta=0.5"]))
+    assert config.tokenizer.settings == {"levels": 3, "beta": 0.5}
+    assert override(config, {"tokenizer": "title"}).tokenizer.settings == {}, "another's settings stay behind"
+
+
+def test_settings_that_do_not_go_together_are_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"^sasrec: width 64 cannot be shared equally by 5 heads$"):
+        configure(AttentionConfig, {"heads": 5}, "sasrec")
