@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from palate.core.config import Config, Part, configure, override
@@ -27,10 +28,17 @@ class System:
     paper: str
     tags: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    """What must be known beside who met what: ``times``, ``item text`` …"""
+    """What must be known beside who met what, such as ``item text``."""
     presets: tuple[str, ...] = ()
     """Functions of the module that return other settings than the default."""
     pretrained: str = "no"
+    packages: tuple[str, ...] = ()
+    """Modules of optional libraries without which it does not work."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Those of its packages that are not installed here."""
+        return tuple(package for package in self.packages if find_spec(package) is None)
 
     @property
     def kind(self) -> type[Recommender]:
@@ -91,7 +99,7 @@ TABLE: tuple[System, ...] = (
     ),
     System(
         "hstu", "palate.models.sequential.hstu:HSTU", "HSTU", "sequential",
-        "Zhai et al. 2024, arXiv 2402.17152", ("attention", "time", "gradient"), ("times",),
+        "Zhai et al. 2024, arXiv 2402.17152", ("attention", "time", "gradient"),
         presets=("tiny", "paper_ml_1m", "large"),
     ),
 )  # fmt: skip

@@ -32,6 +32,8 @@ def compare(
     plot
         Draw the comparison into this .png or .svg; compare.png beside the first run when not given.
     """
+    from dataclasses import replace
+
     from palate import experiment
     from palate.cli.evaluate import protocol_named, show
     from palate.core.errors import MisuseError
@@ -43,6 +45,8 @@ def compare(
         raise MisuseError("name at least two run folders to compare")
     chosen = protocol_named(protocol, settings)
     reports = [experiment.report_of(FittedRun.open(run), chosen) for run in runs]
+    if len({report.name for report in reports}) < len(reports):  # folders of one name in different places
+        reports = [replace(report, name=str(run)) for report, run in zip(reports, runs, strict=True)]
     comparisons = paired(reports)
     show(reports, comparisons, json=json)
     plot = plot or runs[0].parent / "compare.png"

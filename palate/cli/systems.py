@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+if TYPE_CHECKING:
+    from palate.systems import System
+
 
 def systems(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """List every system: family, paper, tags, needs, presets.
+    """List every system: family, paper, tags, needs, presets, and whether it works here.
 
     Parameters
     ----------
@@ -21,20 +24,38 @@ def systems(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] =
     from palate.systems import TABLE
 
     if as_json:
-        print(json.dumps([asdict(row) for row in TABLE], indent=2))
+        print(json.dumps([asdict(row) | {"missing": row.missing} for row in TABLE], indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{len(TABLE)} systems", title_justify="left", header_style="bold")
-    for column in ("name", "family", "paper", "tags", "needs", "presets"):
-        table.add_column(column, no_wrap=column in ("name", "family"))
-    for row in TABLE:
-        tags = (*row.tags, *(() if row.pretrained == "no" else (f"pretrained {row.pretrained}",)))
-        table.add_row(
-            row.name, row.family, row.paper, ", ".join(tags), ", ".join(row.needs) or "events",
-            ", ".join(row.presets) or "–",
-        )  # fmt: skip
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, max_width=40)
+    table.add_column()
+    for family in dict.fromkeys(row.family for row in TABLE):
+        table.add_row(f"[bold]{family}[/]")
+        for row in (row for row in TABLE if row.family == family):
+            table.add_row(f"  [cyan]{row.name}[/]", row.paper, describe(row))
     console = Console()
-    console.print(table)
-    console.print("Fit one:  palate fit sasrec --data world")
+    console.print(f"{len(TABLE)} systems. Each needs events; what else it needs is said beside it.\n", highlight=False)
+    console.print(table, highlight=False)
+    all_work = "" if any(row.missing for row in TABLE) else "\nAll of them work on this machine."
+    console.print(
+        f"{all_work}\nFit one:    palate fit sasrec --data world\nA preset:   palate fit sasrec --data world --preset tiny",
+        highlight=False,
+    )
+
+
+def describe(row: System) -> str:
+    """Tags, then what it needs, its presets, and what is missing here for it to work."""
+    said = [", ".join(row.tags)]
+    if row.pretrained != "no":
+        said.append(f"pretrained {row.pretrained}")
+    if row.needs:
+        said.append(f"needs {', '.join(row.needs)}")
+    if row.presets:
+        said.append(f"presets {', '.join(row.presets)}")
+    if row.missing:
+        said.append(f"[red]does not work here: {', '.join(row.missing)} is not installed[/]")
+    return " · ".join(said)

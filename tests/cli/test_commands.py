@@ -73,6 +73,16 @@ def test_runs_on_other_splits_are_not_compared(place: Path) -> None:
     assert "split" in done.stderr
 
 
+def test_runs_of_one_name_in_two_places_are_told_apart(place: Path) -> None:
+    done = palate("fit", "popularity", "--data", "world-test", "--out", "elsewhere/ease", cwd=place)
+    assert done.returncode == 0, done.stderr
+    done = palate("compare", "ease", "elsewhere/ease", "--json", "two.json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((place / "two.json").read_text())
+    assert [run["name"] for run in found["runs"]] == ["ease", "elsewhere/ease"]
+    assert {(pair["a"], pair["b"]) for pair in found["comparisons"]} == {("ease", "elsewhere/ease")}
+
+
 def test_recommend_to_a_user_a_history_and_everybody(place: Path) -> None:
     done = palate("recommend", "ease", "--user", "r0001", "-k", 4, "--json", "--why", cwd=place)
     assert done.returncode == 0, done.stderr
