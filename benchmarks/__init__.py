@@ -12,5 +12,7 @@ BENCHMARKS = {
     "load": "benchmarks.load:run",
     "exact-search": "benchmarks.exact_search:run",
     "recommend": "benchmarks.recommend:run",
+    "decode": "benchmarks.decode:against_floor",
+    "decode-vs-generate": "benchmarks.decode:against_generate",
 }
 """Name → where its function lives. The only list."""

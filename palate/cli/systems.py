@@ -42,7 +42,8 @@ def systems(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] =
     console.print(table, highlight=False)
     all_work = "" if any(row.missing for row in TABLE) else "\nAll of them work on this machine."
     console.print(
-        f"{all_work}\nFit one:    palate fit sasrec --data world\nA preset:   palate fit sasrec --data world --preset tiny",
+        f"{all_work}\nFit one:    palate fit sasrec --data world\n"
+        "A preset:   palate fit sasrec --data world --preset tiny",
         highlight=False,
     )
 

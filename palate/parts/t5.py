@@ -1,0 +1,330 @@
+"""A T5-shaped encoder and decoder: one that reads packed histories and says names fast.
+
+Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", JMLR 2020 (arXiv
+1910.10683): RMS norms before each part, no biases, attention without 1/√d, learned offsets by relative distance that
+all layers of a side share, one token table for input, output and target. ``read_hub`` fills it with a published
+checkpoint's weights. Shapes: P packed input tokens, b sequences, S tokens of the longest, T target tokens, D width,
+H heads, d width of each, V tokens of the vocabulary, W beams.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from palate.core.config import Config
+from palate.core.errors import TrainingError
+from palate.parts.dropout import Dropout
+from palate.parts.packing import Group, Packing
+
+
+class T5Config(Config):
+    width: int = Field(128, ge=1)
+    layers: int = Field(4, ge=1)
+    """Of the encoder, and again of the decoder."""
+    heads: int = Field(6, ge=1)
+    head_width: int = Field(64, ge=1)
+    forward_width: int = Field(1024, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    gated: bool = False
+    """Feed-forward layers gated by GELU, as from version 1.1 on; else ReLU."""
+    tied: bool = True
+    """The output compares with the token table, divided by √D; else with a table of its own."""
+    buckets: int = Field(32, ge=4)
+    farthest: int = Field(128, ge=2)
+    """Distances from here on share one bucket."""
+
+
+class T5(nn.Module):
+    """``vocabulary`` counts every token, that of the start (0) included."""
+
+    def __init__(self, config: T5Config, vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(vocabulary, config.width)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.encoder_distances = nn.Embedding(config.buckets, config.heads)
+        self.decoder_distances = nn.Embedding(config.buckets, config.heads)
+        self.encoder_norm, self.decoder_norm = nn.RMSNorm(config.width, 1e-6), nn.RMSNorm(config.width, 1e-6)
+        self.out = None if config.tied else nn.Embedding(vocabulary, config.width)
+        self.drop = Dropout(config.dropout)
+        self._draw()
+
+    def _draw(self) -> None:
+        """First weights as published: they keep attention without 1/√d in range."""
+        c = self.config
+        nn.init.normal_(self.tokens.weight, std=1.0)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                nn.init.normal_(module.query.weight, std=(c.width * c.head_width) ** -0.5)
+                for part in (module.key, module.value):
+                    nn.init.normal_(part.weight, std=c.width**-0.5)
+                nn.init.normal_(module.out.weight, std=(c.heads * c.head_width) ** -0.5)
+            if isinstance(module, Forward):
+                for first in filter(None, (module.first, module.gate)):
+                    nn.init.normal_(first.weight, std=c.width**-0.5)
+                nn.init.normal_(module.second.weight, std=c.forward_width**-0.5)
+        for table in (self.encoder_distances, self.decoder_distances):
+            nn.init.normal_(table.weight, std=c.width**-0.5)
+        if self.out is not None:
+            nn.init.normal_(self.out.weight, std=c.width**-0.5)
+
+    @property
+    def decoder_layers(self) -> list[DecoderLayer]:
+        return list(self.decoder)  # type: ignore[arg-type]
+
+    @property
+    def table(self) -> Tensor:
+        """``[V, D]`` what final states are compared with."""
+        return (self.tokens if self.out is None else self.out).weight
+
+    def encode(self, tokens: Tensor, packing: Packing, extra: Tensor | None = None) -> Tensor:
+        """``[P]`` tokens → ``[P, D]``; ``extra`` ``[P, D]`` is added to their embeddings."""
+        x = self.tokens(tokens)
+        x = self.drop(x if extra is None else x + extra)
+        longest = int(packing.lengths.max())
+        places = torch.arange(longest, device=x.device)
+        buckets = bucket(places[None, :] - places[:, None], self.config, both_ways=True)
+        bias = self.encoder_distances(buckets).permute(2, 0, 1)
+        for layer in self.encoder:
+            x = layer(x, packing, bias)
+        return self.drop(self.encoder_norm(x))
+
+    def states(self, targets: Tensor, memory: Tensor, packing: Packing) -> Tensor:
+        """``[b, T, D]`` states that say each of ``targets`` ``[b, T]`` from those before it, given the encoded
+        ``memory`` ``[P, D]`` of the packed inputs; compare them with ``table``."""
+        start = torch.zeros_like(targets[:, :1])
+        x = self.drop(self.tokens(torch.cat([start, targets[:, :-1].clamp(min=0)], 1)))
+        places = torch.arange(x.shape[1], device=x.device)
+        behind = places[None, :] - places[:, None]
+        bias = self.decoder_distances(bucket(behind, self.config, both_ways=False)).permute(2, 0, 1)
+        bias = bias.masked_fill(behind > 0, -torch.inf)
+        for layer in self.decoder:
+            x = layer(x, bias, memory, packing)
+        return self.finish(x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The decoder's last norm, and the scale that a tied table needs."""
+        x = self.drop(self.decoder_norm(x))
+        return x * self.config.width**-0.5 if self.out is None else x
+
+    def speaker(self, memory: Tensor, packing: Packing) -> T5Speaker:
+        """Ready to say names to each of the packed inputs."""
+        return T5Speaker(self, memory, packing)
+
+
+class Attention(nn.Module):
+    """Projections of one attention; how they meet is the caller's."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        inner = config.heads * config.head_width
+        self.heads = config.heads
+        self.query, self.key, self.value = (nn.Linear(config.width, inner, bias=False) for _ in range(3))
+        self.out = nn.Linear(inner, config.width, bias=False)
+        self.drop = Dropout(config.dropout)
+
+    def split(self, x: Tensor) -> Tensor:
+        """``[..., H * d]`` → ``[..., H, d]``."""
+        return x.view(*x.shape[:-1], self.heads, -1)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """``[b, Q, H, d]`` with ``[b, K, H, d]`` twice → ``[b, Q, H, d]``; ``bias`` broadcasts to ``[b, H, Q, K]``."""
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if not self.drop.active:
+            return F.scaled_dot_product_attention(q, k, v, bias, scale=1.0).transpose(1, 2)
+        scores = q @ k.mT
+        weights = self.drop(torch.softmax(scores if bias is None else scores + bias, -1))
+        return (weights @ v).transpose(1, 2)
+
+
+class Forward(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.width, 1e-6)
+        self.first = nn.Linear(config.width, config.forward_width, bias=False)
+        self.gate = nn.Linear(config.width, config.forward_width, bias=False) if config.gated else None
+        self.second = nn.Linear(config.forward_width, config.width, bias=False)
+        self.drop = Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., D]`` → ``[..., D]``, added to the input."""
+        y = self.norm(x)
+        first = self.first(y)
+        hidden = F.relu(first) if self.gate is None else F.gelu(first, approximate="tanh") * self.gate(y)
+        return x + self.drop(self.second(self.drop(hidden)))
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.RMSNorm(config.width, 1e-6), Attention(config)
+        self.forward_ = Forward(config)
+        self.drop = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, packing: Packing, bias: Tensor) -> Tensor:
+        """``[P, D]`` → ``[P, D]``; ``bias`` is ``[H, S, S]``."""
+        attention, y = self.attention, self.norm(x)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
+            here = bias[:, : group.longest, : group.longest]
+            return attention.mix(q, k, v, here if group.slots is None else here + unread(packing, group))
+
+        parts = (attention.split(part(y)) for part in (attention.query, attention.key, attention.value))
+        mixed = packing.apply(attend, *parts).flatten(-2)
+        return self.forward_(x + self.drop(attention.out(mixed)))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.RMSNorm(config.width, 1e-6), Attention(config)
+        self.cross_norm, self.cross = nn.RMSNorm(config.width, 1e-6), Attention(config)
+        self.forward_ = Forward(config)
+        self.drop = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor, memory: Tensor, packing: Packing) -> Tensor:
+        """``[b, T, D]`` → ``[b, T, D]``; ``memory`` ``[P, D]``."""
+        own, cross = self.attention, self.cross
+        y = self.norm(x)
+        mixed = own.mix(own.split(own.query(y)), own.split(own.key(y)), own.split(own.value(y)), bias)
+        x = x + self.drop(own.out(mixed.flatten(-2)))
+        q, k, v = cross.split(cross.query(self.cross_norm(x))), *self.recall(memory)
+        mixed = torch.cat([
+            cross.mix(
+                q[group.row : group.row + group.b], group.pad(k), group.pad(v),
+                None if group.slots is None else unread(packing, group),
+            )
+            for group in packing.groups
+        ])  # fmt: skip
+        x = x + self.drop(cross.out(mixed.flatten(-2)))
+        return self.forward_(x)
+
+    def recall(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values ``[P, H, d]`` of what was encoded."""
+        return self.cross.split(self.cross.key(memory)), self.cross.split(self.cross.value(memory))
+
+
+def unread(packing: Packing, group: Group) -> Tensor:
+    """``[b, 1, 1, S]`` -inf at the padding of a group, 0 elsewhere."""
+    lengths = packing.lengths[group.row : group.row + group.b].to(packing.device)
+    past = torch.arange(group.longest, device=packing.device) >= lengths[:, None]
+    return torch.zeros(past.shape, device=packing.device).masked_fill_(past, -torch.inf)[:, None, None, :]
+
+
+def bucket(distance: Tensor, config: T5Config, *, both_ways: bool) -> Tensor:
+    """Which offset belongs to key minus query place: near ones exact, far ones by their logarithm (2020, 2.1)."""
+    n = config.buckets // 2 if both_ways else config.buckets
+    after = (distance > 0).long() * n if both_ways else torch.zeros_like(distance)
+    distance = distance.abs() if both_ways else -distance.clamp(max=0)
+    exact = n // 2
+    far = (distance.clamp(min=1).float() / exact).log() / math.log(config.farthest / exact) * (n - exact)
+    return after + torch.where(distance < exact, distance, (exact + far.long()).clamp(max=n - 1))
+
+
+class T5Speaker:
+    """Keys and values of a request's input are held once for all its beams; those of the beams' tokens are written
+    step after step into one place and never moved."""
+
+    def __init__(self, model: T5, memory: Tensor, packing: Packing) -> None:
+        self.model, self.packing = model, packing
+        b, longest = len(packing.lengths), int(packing.lengths.max())
+        lengths = packing.lengths.to(memory.device)
+        real = torch.arange(longest, device=memory.device) < lengths[:, None]
+        self.padding = torch.zeros(real.shape, device=memory.device).masked_fill_(~real, -torch.inf)[:, None, None, :]
+        slots = real.flatten().nonzero()[:, 0]
+        self.cross = []
+        for layer in model.decoder_layers:
+            pair = layer.recall(memory)
+            padded = (part.new_zeros((b * longest, *part.shape[1:])).index_copy_(0, slots, part) for part in pair)
+            self.cross.append([part.view(b, longest, *part.shape[1:]).transpose(1, 2).contiguous() for part in padded])
+        self.own: list[list[Tensor]] = []
+        self.steps: list[int] = []
+
+    def begin(self, n_beams: int, depth: int) -> Tensor:
+        c, b = self.model.config, len(self.packing.lengths)
+        shape = (b, c.heads, 1 + n_beams * max(depth - 1, 0), c.head_width)
+        like = self.model.tokens.weight
+        self.own = [[like.new_empty(shape), like.new_empty(shape)] for _ in self.model.decoder]
+        start = torch.zeros((b, 1), dtype=torch.int64, device=like.device)
+        return self._step(start, start.new_zeros((b, 1, 1)))
+
+    def advance(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
+        start = torch.zeros_like(ancestors[..., :1])  # the start token stands before all that is counted there
+        return self._step(tokens, torch.cat([start, ancestors + 1], 2))
+
+    def _step(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
+        """``[B, W]`` tokens, and where they and those before them lie → ``[B, W, V]``."""
+        model, (b, width) = self.model, tokens.shape
+        first = len(self.steps)
+        now = ancestors.shape[2] - 1
+        self.steps += [now] * width
+        when = torch.tensor(self.steps, device=tokens.device)
+        offsets = model.decoder_distances(bucket(when - now, model.config, both_ways=False)).T[None, :, None, :]
+        hidden = torch.full((b, width, len(when)), -torch.inf, device=tokens.device).scatter_(2, ancestors, 0.0)
+        bias = hidden[:, None] + offsets
+        x = model.tokens(tokens)
+        for layer, cross, own in zip(model.decoder_layers, self.cross, self.own, strict=True):
+            y = layer.norm(x)
+            att = layer.attention
+            for store, part in zip(own, (att.key, att.value), strict=True):
+                store[:, :, first : len(when)] = att.split(part(y)).transpose(1, 2)
+            x = x + _ask(att, att.query(y), own[0][:, :, : len(when)], own[1][:, :, : len(when)], bias)
+            x = x + _ask(layer.cross, layer.cross.query(layer.cross_norm(x)), cross[0], cross[1], self.padding)
+            x = layer.forward_(x)
+        return model.finish(x) @ model.table.T
+
+
+def _ask(attention: Attention, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """``q`` ``[B, W, H * d]`` against stored keys and values ``[B, H, K, d]`` → ``[B, W, D]``."""
+    weights = torch.softmax(attention.split(q).transpose(1, 2) @ k.mT + bias, -1)
+    return attention.out((weights @ v).transpose(1, 2).flatten(-2))
+
+
+OUTSIDE = {
+    "shared": "tokens", "lm_head": "out", "encoder.final_layer_norm": "encoder_norm",
+    "decoder.final_layer_norm": "decoder_norm",
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias": "encoder_distances",
+    "decoder.block.0.layer.0.SelfAttention.relative_attention_bias": "decoder_distances",
+}  # fmt: skip
+INSIDE = {
+    "SelfAttention.q": "attention.query", "SelfAttention.k": "attention.key", "SelfAttention.v": "attention.value",
+    "SelfAttention.o": "attention.out", "EncDecAttention.q": "cross.query", "EncDecAttention.k": "cross.key",
+    "EncDecAttention.v": "cross.value", "EncDecAttention.o": "cross.out", "DenseReluDense.wi": "forward_.first",
+    "DenseReluDense.wi_0": "forward_.first", "DenseReluDense.wi_1": "forward_.gate",
+    "DenseReluDense.wo": "forward_.second",
+}  # fmt: skip
+NORMS = {"encoder": ("norm", "forward_.norm"), "decoder": ("norm", "cross_norm", "forward_.norm")}
+"""How the transformers library names the weights of a T5, and what they are here."""
+
+
+def read_hub(model: T5, weights: Mapping[str, Tensor]) -> T5:
+    """Fill ``model`` with weights named as the transformers library names T5's; further rows of our token table keep
+    their drawn weights. Raises ``TrainingError`` naming the first weight that does not fit."""
+    own = model.state_dict()
+    ours = {_ours(name): tensor for name, tensor in weights.items() if "embed_tokens" not in name}
+    if model.out is None:
+        ours.pop("out.weight", None)
+    for name in sorted(set(own) | set(ours)):
+        fits = name in own and name in ours and own[name].shape[1:] == ours[name].shape[1:]
+        if not fits or (own[name].shape != ours[name].shape and name not in ("tokens.weight", "out.weight")):
+            raise TrainingError(f"this checkpoint does not fit a T5 of these sizes: '{name}' differs")
+        rows = min(len(own[name]), len(ours[name]))  # a checkpoint may hold more rows than its tokenizer has tokens
+        own[name][:rows] = ours[name][:rows]
+    model.load_state_dict(own)
+    return model
+
+
+def _ours(name: str) -> str:
+    stem = name.removesuffix(".weight")
+    if stem in OUTSIDE:
+        return f"{OUTSIDE[stem]}.weight"
+    side, _, layer, _, place, *part = stem.split(".")
+    inner = NORMS[side][int(place)] if part == ["layer_norm"] else INSIDE.get(".".join(part), stem)
+    return f"{side}.{layer}.{inner}.weight"
