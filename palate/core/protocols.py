@@ -113,9 +113,23 @@ class ItemTokenizer(Protocol):
     def add(self, catalogue: Dataset) -> Self:
         """Name the items that ``catalogue`` has beyond those named so far; names once given never change."""
 
+    def retire(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
+        """Items whose names lead nowhere from now on, or lead to them again."""
+
     def save(self, folder: Path) -> None:
         """Write everything that ``load`` needs into ``folder``."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The tokenizer that was saved there."""
+
+
+@runtime_checkable
+class Grows(Protocol):
+    """A system that recommends items added after training at once, and stops recommending retired ones."""
+
+    def add_items(self, catalogue: Dataset) -> None:
+        """``catalogue`` begins with the items known so far; what is new in it may be answered from now on."""
+
+    def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
+        """Never answer these items from now on, or answer them again."""

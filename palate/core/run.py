@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -44,3 +44,7 @@ class Run:
     resume: bool = False
     checkpoint_seconds: float = 20.0
     progress: Progress = field(default_factory=Silent)
+
+    def inside(self, part: str) -> Run:
+        """The same run for a part that learns by itself, with a folder of its own."""
+        return self if self.folder is None else replace(self, folder=self.folder / part)

@@ -94,6 +94,82 @@ class SequenceBatches:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class PrefixBatch:
+    """b histories as they stood before some event, and that event. Packed, longest first.
+
+    items    ``[P]`` item rows, oldest first within a history
+    lengths  ``[b]`` how many belong to each; 0 before a user's first event
+    targets  ``[b]`` the item that came next
+    users    ``[b]`` user rows
+    """
+
+    items: Tensor
+    lengths: Tensor
+    targets: Tensor
+    users: Tensor
+
+    def to(self, device: torch.device | str) -> PrefixBatch:
+        return PrefixBatch(self.items.to(device), self.lengths, self.targets.to(device), self.users.to(device))
+
+
+class PrefixBatches:
+    """Each event after all (at most ``length``) before it; for networks that read a history once for each target.
+
+    A pure function of (seed, epoch). With ``prefixes="all"`` every event of every user is a target once an epoch, with
+    ``"one"`` one of each user, drawn anew. An epoch's examples are shuffled, and those of a batch are of like length
+    (drawn from ``shuffle`` batches at a time), so that little is padded.
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        prefixes: Literal["all", "one"] = "all",
+        shuffle: int = 20,
+    ) -> None:
+        self.items = torch.from_numpy(train.item_rows.astype(np.int64))
+        self.user_of = train.user_rows.astype(np.int64)
+        histories = train.histories
+        self.first = histories.starts[self.user_of]
+        self.taught = np.flatnonzero(histories.lengths)
+        self.histories, self.length, self.batch_size = histories, length, batch_size
+        self.seed, self.prefixes, self.shuffle = seed, prefixes, shuffle
+
+    def __len__(self) -> int:
+        n = len(self.items) if self.prefixes == "all" else len(self.taught)
+        return -(-n // self.batch_size)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[PrefixBatch]:
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.prefixes == "all":
+            targets = rng.permutation(len(self.items))
+        else:
+            users = rng.permutation(self.taught)
+            lengths = self.histories.lengths[users]
+            targets = self.histories.starts[users] + (rng.random(len(users)) * lengths).astype(np.int64)
+        long = np.minimum(targets - self.first[targets], self.length)
+        pool = np.arange(len(targets)) // (self.shuffle * self.batch_size)
+        targets = targets[np.lexsort((-long, pool))]
+        batches = rng.permutation(len(self))
+        for batch in batches[skip:]:
+            yield self._batch(targets[batch * self.batch_size : (batch + 1) * self.batch_size])
+
+    def _batch(self, targets: np.ndarray) -> PrefixBatch:
+        starts = np.maximum(self.first[targets], targets - self.length)
+        order = np.argsort(starts - targets, kind="stable")
+        read = Ragged(self.histories.values, starts[order], targets[order])
+        return PrefixBatch(
+            items=self.items[torch.from_numpy(read.flat_positions())],
+            lengths=torch.from_numpy(read.lengths.astype(np.int64)),
+            targets=self.items[torch.from_numpy(targets[order])],
+            users=torch.from_numpy(self.user_of[targets[order]]),
+        )
+
+
 def asked_sequences(requests: Requests, *, length: int, n_items: int, batch_size: int) -> Iterator[SequenceBatch]:
     """The histories of ``requests`` as batches to read, not to learn from; at most the last ``length`` events.
 

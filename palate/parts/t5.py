@@ -114,9 +114,9 @@ class T5(nn.Module):
         x = self.drop(self.decoder_norm(x))
         return x * self.config.width**-0.5 if self.out is None else x
 
-    def speaker(self, memory: Tensor, packing: Packing) -> T5Speaker:
-        """Ready to say names to each of the packed inputs."""
-        return T5Speaker(self, memory, packing)
+    def speaker(self, memory: Tensor, packing: Packing, order: Tensor | None = None) -> T5Speaker:
+        """Ready to answer each of the packed inputs; ``order`` ``[b]`` says which request each of them is."""
+        return T5Speaker(self, memory, packing, order)
 
 
 class Attention(nn.Module):
@@ -232,13 +232,15 @@ class T5Speaker:
     """Keys and values of a request's input are held once for all its beams; those of the beams' tokens are written
     step after step into one place and never moved."""
 
-    def __init__(self, model: T5, memory: Tensor, packing: Packing) -> None:
+    def __init__(self, model: T5, memory: Tensor, packing: Packing, order: Tensor | None = None) -> None:
         self.model, self.packing = model, packing
-        b, longest = len(packing.lengths), int(packing.lengths.max())
-        lengths = packing.lengths.to(memory.device)
-        real = torch.arange(longest, device=memory.device) < lengths[:, None]
-        self.padding = torch.zeros(real.shape, device=memory.device).masked_fill_(~real, -torch.inf)[:, None, None, :]
-        slots = real.flatten().nonzero()[:, 0]
+        b, longest, device = len(packing.lengths), int(packing.lengths.max()), memory.device
+        row = torch.arange(b, device=device) if order is None else order.to(device)
+        lengths = packing.lengths.to(device)
+        past = torch.ones((b, longest), dtype=torch.bool, device=device)
+        past[row] = torch.arange(longest, device=device) >= lengths[:, None]
+        self.padding = torch.zeros(past.shape, device=device).masked_fill_(past, -torch.inf)[:, None, None, :]
+        slots = torch.repeat_interleave(row * longest, lengths) + packing.positions
         self.cross = []
         for layer in model.decoder_layers:
             pair = layer.recall(memory)

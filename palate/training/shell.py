@@ -53,14 +53,20 @@ class GradientSystem(ABC, Generic[C, N]):
     config_type: ClassVar[type[Config]]
     network_type: ClassVar[Callable[..., nn.Module]]
 
-    def __init__(self, config: C | None = None) -> None:
+    def __init__(self, config: C | None = None, **parts: Any) -> None:
+        """``parts`` are what the settings name, by field (``core.config.Part``); they are saved with the system."""
         self.config: C = config or self.config_type()  # type: ignore[assignment]
+        self.parts = parts
         self.network: N | None = None
         self.facts: dict[str, Any] = {}
 
     def shape(self, train: Dataset) -> dict[str, Any]:
         """What of the data decides the sizes of the network; saved with it."""
         return {"n_items": train.n_items}
+
+    def prepare(self, train: Dataset, run: Run) -> None:
+        """What must stand before the network is built, such as names for the items; ``network`` is None unless the
+        system goes on from an earlier fit."""
 
     @abstractmethod
     def lesson(self, train: Dataset, run: Run) -> Lesson:
@@ -79,12 +85,14 @@ class GradientSystem(ABC, Generic[C, N]):
     def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
         self.network = None
         with seeded(run):
+            self.prepare(train, run)
             return self._learn(self._build(self.shape(train)), train, run, judge)
 
     def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
         """Go on from the present weights; rows that are new begin untrained."""
         old = self.fitted()
         with seeded(run):
+            self.prepare(train, run)
             return self._learn(grow(self._build(self.shape(train)), old), train, run, judge)
 
     def _build(self, shape: Mapping[str, Any]) -> N:
@@ -121,7 +129,8 @@ class GradientSystem(ABC, Generic[C, N]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(cls.config_type, stored.config))  # type: ignore[arg-type]
+        config = configure(cls.config_type, stored.config)
+        system = cls(config, **{name: stored.part(name) for name in stored.parts})  # type: ignore[arg-type]
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
             system.network = system._build(stored.facts["shape"])
         system.facts = stored.facts

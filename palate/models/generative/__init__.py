@@ -1,0 +1,1 @@
+"""Recommenders that let embeddings flow along the graph of who met what."""

@@ -1,0 +1,269 @@
+"""TIGER: an encoder reads the semantic IDs of a history, a decoder writes the semantic ID of what comes next.
+
+Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023 (arXiv 2305.05065). Items are named by a
+tokenizer (RQ-VAE in the paper): four tokens, each level with a vocabulary of its own. A T5-shaped network, trained from
+scratch, is given a token for the user and those of the last items, and is taught ``-Σ_j log p(c_j | c_<j, history)``
+of the item that came next, for every prefix of every training history. To answer, beam search over the trie of the
+live names: no answer is ever an item that does not exist. Shapes: P packed tokens, b sequences, T tokens of a name,
+D width, V tokens of the vocabulary, N items.
+
+Where we depart, and why:
+- The default tokenizer is residual k-means with repair: no autoencoder to collapse, minutes instead of hours, and as
+  good in the public comparisons. ``paper()`` restores the RQ-VAE with a counting last token.
+- The default reads no user token, which helps little and makes known users differ from newcomers. ``paper()`` has one.
+- AdamW with early stopping on validation instead of 200,000 steps of a schedule without it.
+- Where names differ in length each ends with an end token; the paper's all have four.
+- Unseen items take part in the search like any other, since every one of them has a name. ``cold_share`` restores the
+  paper's rule: they are found only as those that share all but the last token with an answer, at most that share of
+  the list.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from palate.core.config import Config, Part
+from palate.core.dataset import Dataset
+from palate.core.protocols import ItemTokenizer
+from palate.core.ragged import Ragged
+from palate.core.rankings import Rankings
+from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.core.space import Choice, Range, SearchSpace
+from palate.data.batches import PrefixBatch, PrefixBatches, asked_sequences
+from palate.parts import losses
+from palate.parts.naming import Naming, spelled
+from palate.parts.packing import Packing
+from palate.parts.t5 import T5, T5Config, T5Speaker
+from palate.training.settings import TrainingConfig
+from palate.training.shell import GradientSystem, Lesson
+
+START, END, SOMEBODY, USERS = 0, 1, 2, 3
+"""Rows of the vocabulary: the decoder's start, the end of a name, a reader without a token, the first user token."""
+
+
+class TIGERConfig(Config):
+    tokenizer: Part = Part(name="residual-kmeans")
+    """What names the items."""
+    network: T5Config = T5Config()
+    length: int = Field(20, ge=1)
+    """The last so many items are read."""
+    user_tokens: int = Field(0, ge=0)
+    """Users share so many tokens; 0 = no user token."""
+    prefixes: Literal["all", "one"] = "all"
+    """Targets of an epoch: every event, or one of each user, drawn anew."""
+    temperature: float = Field(1.0, gt=0)
+    """Divides the logits in training."""
+    beam: int = Field(30, ge=1)
+    cold_share: float | None = Field(None, ge=0, le=1)
+    """None: unseen items are searched like others. Else the paper's rule, with this share of the list at most."""
+    batch_size: int = Field(256, ge=1)
+    training: TrainingConfig = TrainingConfig(
+        epochs=200, learning_rate=1e-3, weight_decay=0.01, warmup_steps=100, judge_every=2, patience=10
+    )
+
+
+SPACE: SearchSpace = {
+    "network.dropout": Range(0.05, 0.4),
+    "network.layers": Range(2, 4, whole=True),
+    "length": Choice((10, 20, 50)),
+    "training.learning_rate": Range(3e-4, 3e-3, log=True),
+}
+"""What ``--tune`` searches."""
+
+
+class Network(nn.Module):
+    """The T5, and which items it saw in training (``seen`` ``[N]``)."""
+
+    seen: Tensor
+
+    def __init__(self, config: TIGERConfig, n_tokens: int, n_items: int) -> None:
+        super().__init__()
+        self.t5 = T5(config.network, USERS + config.user_tokens + n_tokens)
+        self.register_buffer("seen", torch.zeros(n_items, dtype=torch.bool))
+
+    @property
+    def device(self) -> torch.device:
+        return self.t5.tokens.weight.device
+
+
+class TIGER(GradientSystem[TIGERConfig, Network]):
+    """The recommender. ``network`` is None until fitted or loaded."""
+
+    config_type, network_type = TIGERConfig, Network
+
+    def __init__(self, config: TIGERConfig | None = None, *, tokenizer: ItemTokenizer) -> None:
+        super().__init__(config, tokenizer=tokenizer)
+        self.tokenizer = tokenizer
+        self._named: tuple[object, Naming] | None = None
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def prepare(self, train: Dataset, run: Run) -> None:
+        if self.network is None:
+            self.tokenizer.fit(train, run.inside("tokenizer"))
+        else:
+            self.tokenizer.add(train)
+
+    def shape(self, train: Dataset) -> dict[str, Any]:
+        return {"n_tokens": len(self.tokenizer.codes.vocabulary), "n_items": train.n_items}
+
+    def lesson(self, train: Dataset, run: Run) -> Lesson:
+        network, config = self.fitted(), self.config
+        network.seen.copy_(torch.from_numpy(train.item_counts > 0))
+        batches = PrefixBatches(
+            train, length=config.length, batch_size=config.batch_size, seed=run.seed, prefixes=config.prefixes
+        )
+        return Lesson(batches, lambda batch: self.loss(network, batch.to(run.device)))
+
+    def loss(self, network: Network, batch: PrefixBatch) -> Tensor:
+        """``-log p`` of the targets' tokens, mean over tokens."""
+        tokens, packing, order = self._input(batch.items, batch.lengths, batch.users)
+        memory = network.t5.encode(tokens, packing)
+        targets = self.naming.tokens[batch.targets[order.to(batch.targets.device)]]
+        states = network.t5.states(targets, memory, packing) / self.config.temperature
+        said = targets >= 0
+        return losses.full_softmax(states[said], network.t5.table, targets[said])
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    @property
+    def naming(self) -> Naming:
+        """The live catalogue in the network's vocabulary, made anew when names or network have changed."""
+        codes, network = self.tokenizer.codes, self.fitted()
+        state = (codes, network, network.device)
+        if self._named is None or self._named[0] != state:
+            first = USERS + self.config.user_tokens
+            live = codes.live
+            if self.config.cold_share is not None:
+                live = live & _padded(network.seen.cpu().numpy(), codes.n_items)
+            names = np.where(codes.tokens >= 0, codes.tokens.astype(np.int64) + first, -1)
+            vocabulary = len(network.t5.tokens.weight)
+            self._named = state, Naming(names, vocabulary, live, end=END, device=network.device)
+        return self._named[1]
+
+    def recommend(self, requests: Requests, k: int) -> Rankings:
+        """The best ``k`` that the beam finds, at least ``k`` wide."""
+        found = self.naming.recommend(requests, k, self._speak, beam=self.config.beam)
+        if not self.config.cold_share:
+            return found
+        return with_twins(found, self._twins(), requests, int(self.config.cold_share * k))
+
+    def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
+        """``[sum of C]`` log-probabilities of the candidates' names; NaN for an item that has none."""
+        return self.naming.score(requests, candidates, self._speak)
+
+    @torch.no_grad()
+    def _speak(self, requests: Requests) -> T5Speaker:
+        network = self.fitted()
+        (batch,) = asked_sequences(
+            requests, length=self.config.length, n_items=self.naming.n_items, batch_size=len(requests)
+        )
+        users = np.full(len(requests), -1) if requests.user_rows is None else requests.user_rows
+        asked = torch.from_numpy(np.asarray(users, dtype=np.int64))[batch.order].to(network.device)
+        tokens, packing, order = self._input(batch.items.to(network.device), batch.lengths, asked)
+        return network.t5.speaker(network.t5.encode(tokens, packing), packing, batch.order[order])
+
+    def _input(self, items: Tensor, lengths: Tensor, users: Tensor) -> tuple[Tensor, Packing, Tensor]:
+        """Packed tokens: of the reader, then of the items; and which of the given sequences each is."""
+        tokens, counts = spelled(self.naming.tokens, items, lengths)
+        order = torch.argsort(-counts, stable=True)
+        starts = torch.cumsum(counts, 0) - counts
+        longer = counts[order] + 1
+        firsts = torch.cumsum(longer, 0) - longer
+        packing = Packing(longer, tokens.device)
+        source = torch.repeat_interleave(starts[order] - firsts - 1, longer) + torch.arange(int(longer.sum()))
+        joined = torch.empty(len(source), dtype=torch.int64, device=tokens.device)
+        rest = torch.ones(len(source), dtype=torch.bool)
+        rest[firsts] = False
+        joined[rest.to(tokens.device)] = tokens[source[rest].to(tokens.device)]
+        joined[firsts.to(tokens.device)] = self._reader(users)[order.to(tokens.device)]
+        return joined, packing, order
+
+    def _reader(self, users: Tensor) -> Tensor:
+        """``[b]`` the token of each user; unknown ones share one."""
+        if not self.config.user_tokens:
+            return torch.full_like(users, SOMEBODY)
+        return torch.where(users >= 0, USERS + users % self.config.user_tokens, SOMEBODY)
+
+    # -- a catalogue that grows --------------------------------------------------------------------------------------
+
+    def add_items(self, catalogue: Dataset) -> None:
+        """Name what is new in ``catalogue``, so that the next answer may hold it."""
+        self.tokenizer.add(catalogue)
+
+    def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
+        """Never answer these items, or answer them again."""
+        self.tokenizer.retire(item_rows, back=back)
+
+    def _twins(self) -> Ragged:
+        """For each item the unseen live ones that differ in the last token alone."""
+        codes, seen = self.tokenizer.codes, self.fitted().seen.cpu().numpy()
+        seen = _padded(seen, codes.n_items)
+        stems = codes.tokens.copy()
+        stems[np.arange(codes.n_items), codes.lengths - 1] = -1
+        _, family = np.unique(stems, axis=0, return_inverse=True)
+        cold = np.flatnonzero(~seen & codes.live)
+        cold = cold[np.argsort(family[cold], kind="stable")]
+        starts = np.searchsorted(family[cold], family)
+        return Ragged(cold, starts, np.searchsorted(family[cold], family, side="right"))
+
+
+def with_twins(found: Rankings, twins: Ragged, requests: Requests, at_most: int) -> Rankings:
+    """Each answer followed by its unseen twins, ``at_most`` of them in a list; a twin has its sibling's score."""
+    b, k = found.item_rows.shape
+    request, place = np.nonzero(found.item_rows >= 0)
+    of_each = twins[found.item_rows[request, place]]
+    sibling, twin = of_each.row_numbers(), of_each.flat().astype(np.int64)
+    n = int(max(twins.values.max(initial=0), found.item_rows.max(initial=0))) + 1
+    allowed = np.ones(len(twin), dtype=bool)
+    for rule, wanted in ((requests.leave_out, False), (requests.candidates, True)):
+        if rule is not None:
+            allowed &= np.isin(request[sibling] * n + twin, rule.row_numbers() * n + rule.flat()) == wanted
+    sibling, twin = sibling[allowed], twin[allowed]
+    table = pl.concat(
+        [
+            pl.DataFrame({"request": request, "place": place, "twin": False, "item": found.item_rows[request, place]}),
+            pl.DataFrame({"request": request[sibling], "place": place[sibling], "twin": True, "item": twin}),
+        ]
+    ).with_columns(
+        score=pl.Series(np.concatenate([found.scores[request, place], found.scores[request, place][sibling]]))
+    )
+    table = (
+        table.sort("request", "place", "twin", "item")
+        .filter(~pl.col("twin") | (pl.col("twin").cum_sum().over("request") <= at_most))
+        .with_columns(slot=pl.int_range(pl.len()).over("request"))
+        .filter(pl.col("slot") < k)
+    )
+    items, scores = np.full((b, k), -1, dtype=np.int64), np.full((b, k), np.nan, dtype=np.float32)
+    at = table["request"].to_numpy(), table["slot"].to_numpy()
+    items[at], scores[at] = table["item"].to_numpy(), table["score"].to_numpy()
+    return Rankings(items, scores, exact=False)
+
+
+def _padded(seen: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.bool_]:
+    """``seen`` with False for items that were added later."""
+    return np.pad(seen, (0, n - len(seen)))
+
+
+def tiny() -> TIGERConfig:
+    """Learns on a laptop CPU in a minute or two."""
+    return TIGERConfig(
+        network=T5Config(width=64, layers=2, heads=4, head_width=16, forward_width=128),
+        training=TrainingConfig(epochs=60, learning_rate=2e-3, warmup_steps=50, judge_every=2, patience=8),
+    )
+
+
+def paper() -> TIGERConfig:
+    """The published names and reader: RQ-VAE with a counting last token, 2,000 user tokens."""
+    return TIGERConfig(
+        tokenizer=Part(name="rq-vae", settings={"tie_break": "counter"}), user_tokens=2000, cold_share=0.1,
+        training=TrainingConfig(epochs=1000, learning_rate=1e-3, warmup_steps=1000, judge_every=5, patience=20),
+    )  # fmt: skip
