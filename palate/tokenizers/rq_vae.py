@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -109,7 +110,7 @@ class Network(nn.Module):
         ``[K]``."""
         used = torch.zeros(self.quantiser.codebooks.shape[:2], dtype=torch.bool, device=vectors.device)
         error = 0.0
-        for part in vectors.split(CHUNK):
+        for part in torch.split(vectors, CHUNK):
             inputs = (part - self.mean) / self.deviation
             quantised = self.quantiser(self.encoder(inputs))
             error += float((self.decoder(quantised.vectors) - inputs).square().sum())
@@ -120,10 +121,11 @@ class Network(nn.Module):
 
 def _layers(widths: Sequence[int]) -> nn.Sequential:
     steps: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
-        steps += [nn.Linear(before, after), nn.ReLU()]
-        nn.init.xavier_normal_(steps[-2].weight)
-        nn.init.zeros_(steps[-2].bias)  # type: ignore[arg-type]
+    for before, after in pairwise(widths):
+        layer = nn.Linear(before, after)
+        nn.init.xavier_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        steps += [layer, nn.ReLU()]
     return nn.Sequential(*steps[:-1])
 
 
@@ -205,7 +207,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
     def _points(self, vectors: Tensor) -> Tensor:
         network = self._fitted()
         with torch.no_grad():
-            return torch.cat([network.latent(part) for part in vectors.split(CHUNK)])
+            return torch.cat([network.latent(part) for part in torch.split(vectors, CHUNK)])
 
     def _fitted(self) -> Network:
         if self.network is None:
