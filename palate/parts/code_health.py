@@ -61,7 +61,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class CodeHealth:
-    """``collisions_before`` is None where names were never quantised; ``collisions`` are items minus different names."""
+    """Collisions are items minus different names; ``collisions_before`` the repair, None where there was none."""
 
     items: int
     places: tuple[Place, ...]

@@ -2,7 +2,7 @@
 
 The HID of Hua et al. 2023 (arXiv 2305.06569): ``collaborative`` or ``semantic`` or ``sequential`` with ``independent``
 keeps what items share and ends with a word of the item's own; ``semantic`` with ``collaborative``, or the reverse,
-joins two meanings. What the first name only counts (its place in a leaf) is left out, since the second tells items apart.
+joins two meanings. What the first name only counts (its place in a leaf) is left out: the second tells items apart.
 
 Where we depart, and why: a model reads a name either as new words or as text, so digits become new words (``<7>``)
 where they stand before new words.
