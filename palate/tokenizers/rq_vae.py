@@ -34,6 +34,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from palate.backbones.item_text import ItemText
+from palate.backbones.vectors import item_vectors
 from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
@@ -52,6 +54,8 @@ from palate.training.settings import TrainingConfig
 class RQVAEConfig(Config):
     encoder: Part = Part(name="auto")
     """What makes vectors of the items' texts."""
+    text: ItemText = ItemText()
+    """How an item reads."""
     levels: int = Field(4, ge=1, le=16)
     size: int = Field(256, ge=2)
     """V, codes of each level."""
@@ -148,6 +152,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
     """``network`` is None until fitted or loaded."""
 
     config_type = RQVAEConfig
+    item_vectors = staticmethod(item_vectors)
 
     def __init__(self, config: RQVAEConfig | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config, encoder)
