@@ -123,8 +123,23 @@ def default_settings(kind: type) -> Config:
     return kind.config_type() if hasattr(kind, "config_type") else kind().config  # type: ignore[no-any-return]
 
 
+TOKENIZERS = {
+    "random": "palate.tokenizers.random:Random",
+    "independent": "palate.tokenizers.independent:Independent",
+    "title": "palate.tokenizers.title:Title",
+    "sequential": "palate.tokenizers.sequential:Sequential",
+    "collaborative": "palate.tokenizers.collaborative:Collaborative",
+    "semantic": "palate.tokenizers.semantic:Semantic",
+    "hybrid": "palate.tokenizers.hybrid:Hybrid",
+    "rq-vae": "palate.tokenizers.rq_vae:RQVAE",
+    "residual-kmeans": "palate.tokenizers.residual_kmeans:ResidualKMeans",
+    "product": "palate.tokenizers.product:Product",
+}
+
 COMPONENTS: dict[str, dict[str, str]] = {
-    "tokenizer": {},
+    "tokenizer": TOKENIZERS,
+    "first": TOKENIZERS,
+    "second": TOKENIZERS,
     "encoder": {
         "auto": "palate.backbones.auto:Auto",
         "minilm": "palate.backbones.hub_encoder:MiniLM",
@@ -132,7 +147,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
     },
-    "backbone": {},
+    "backbone": {
+        "nano": "palate.backbones.nano:Nano",
+        "hub": "palate.backbones.hub:Hub",
+    },
 }
 """Parts that systems put together, by the field of the settings that names one: name → ``module:Class``."""
 

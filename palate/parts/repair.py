@@ -28,7 +28,7 @@ from palate.core.errors import DataError
 from palate.parts.kmeans import CHUNK, fill
 from palate.parts.sinkhorn import UniformConfig, sinkhorn
 
-Rows = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.integer]
 TieBreak = Literal["match", "counter"]
 """Items that share codes take free ones of the last level, or get one more number that counts them (TIGER)."""
 ROUNDS = 20
@@ -148,7 +148,9 @@ def name_more(coder: Coder, points: Tensor, taken: Rows, tie_break: TieBreak) ->
 def _nearest_from(coder: Coder, points: Tensor, codes: Rows, level: int) -> Rows:
     """``codes`` with everything at and below ``level`` chosen anew."""
     parts = []
-    for part, chosen in zip(points.split(CHUNK), torch.from_numpy(codes).to(points.device).split(CHUNK), strict=True):
+    for part, chosen in zip(
+        torch.split(points, CHUNK), torch.split(torch.from_numpy(codes).to(points.device), CHUNK), strict=True
+    ):
         chosen = chosen.clone()
         for below in range(level, len(coder.sizes)):
             chosen[:, below] = coder.distances(part, chosen, below).argmin(1)
