@@ -120,7 +120,7 @@ def system(name: str) -> System:
 
 def default_settings(kind: type) -> Config:
     """A class that takes parts names its settings; any other says them when it is made."""
-    return kind.config_type() if hasattr(kind, "config_type") else kind().config  # type: ignore[no-any-return]
+    return kind.config_type() if hasattr(kind, "config_type") else kind().config
 
 
 TOKENIZERS = {
