@@ -127,12 +127,10 @@ class T5(nn.Module):
         for name in ("tokens", "out"):
             table = getattr(self, name)
             if table is not None:
-                mean = table.weight.detach().mean(0, keepdim=True)
-                setattr(
-                    self,
-                    name,
-                    nn.Embedding.from_pretrained(torch.cat([table.weight.detach(), mean.expand(more, -1)]), False),
-                )
+                rows = table.weight.detach()
+                wider = nn.Embedding(len(rows) + more, rows.shape[1], device=rows.device, dtype=rows.dtype)
+                wider.weight.data = torch.cat([rows, rows.mean(0, keepdim=True).expand(more, -1)])
+                setattr(self, name, wider)
 
     def finish(self, x: Tensor) -> Tensor:
         """The decoder's last norm, and the scale that a tied table needs."""

@@ -217,12 +217,10 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         """Name what is new in ``catalogue``, so that the next answer may hold it. A token that no name had before
         begins as the mean of the others."""
         self.tokenizer.add(catalogue)
-        more = len(self.tokenizer.codes.vocabulary) - self.facts["shape"]["n_tokens"]
-        if more > 0:
-            self.fitted().t5.widen(more)
-            self.facts = self.facts | {
-                "shape": self.facts["shape"] | {"n_tokens": self.facts["shape"]["n_tokens"] + more}
-            }
+        shape, n_tokens = self.facts["shape"], len(self.tokenizer.codes.vocabulary)
+        if n_tokens > shape["n_tokens"]:
+            self.fitted().t5.widen(n_tokens - shape["n_tokens"])
+            self.facts = self.facts | {"shape": shape | {"n_tokens": n_tokens}}
 
     def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
         """Never answer these items, or answer them again."""
@@ -286,7 +284,7 @@ def paper() -> TIGERConfig:
     return TIGERConfig(
         tokenizer=Part(
             name="rq-vae",
-            settings={"levels": 3, "hidden": (512, 256, 128), "uniform_last": False, "tie_break": "counter"},
+            settings={"levels": 3, "hidden": [512, 256, 128], "uniform_last": False, "tie_break": "counter"},
         ),
         user_tokens=2000, cold_share=0.1,
         training=TrainingConfig(epochs=1000, learning_rate=1e-3, warmup_steps=1000, judge_every=5, patience=20),
