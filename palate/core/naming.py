@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -142,7 +143,7 @@ class NamesItems(ABC, Generic[C]):
 class NamesVectors(NamesItems[C]):
     """A tokenizer that quantises item vectors ``[N, D]`` which an ``Encoder`` makes of the items' texts.
 
-    The class names ``item_vectors``; its settings have ``text``, the template of the texts.
+    The class names ``item_vectors``; its settings have ``text``, the template of the texts, and ``tie_break``.
     It learns from the vectors of items that occur in training alone and then names all. ``facts["repair"]`` says how
     many items shared a name before names were repaired, and what became of them.
     """
@@ -187,6 +188,9 @@ class NamesVectors(NamesItems[C]):
         seen = train.item_counts > 0
         if not seen.any():
             raise DataError(f"'{train.name}' has no training event, so no item to learn names from")
+        names = prod(self.sizes())
+        if self.config.tie_break == "match" and train.n_items > names:  # type: ignore[attr-defined]
+            raise DataError(f"{train.n_items:,} items do not fit into {names:,} names: more levels or codes")
         numbers = self.quantise(self._vectors(train, np.arange(train.n_items)), seen, run)
         learnt = [*self.sizes()]
         self._widen([*learnt, learnt[-1]][: numbers.shape[1]], numbers)
@@ -241,6 +245,7 @@ def digits(numbers: IntArray) -> Tokens:
     last."""
     text = np.asarray(numbers, dtype=np.int64).astype("S")
     letters = text.view(np.uint8).reshape(len(text), -1).astype(np.int32)
+    letters = letters[:, : int((letters > 0).sum(1).max(initial=0))]
     return np.where(letters == 0, -1, letters - ord("0")).astype(np.int32)
 
 
