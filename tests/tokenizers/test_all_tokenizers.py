@@ -100,7 +100,7 @@ def test_the_order_of_rows_decides_no_name(name: str, train: Dataset) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_newcomers_are_named_and_nobody_else_changes(name: str, train: Dataset, tmp_path: Path) -> None:
+def test_new_items_are_named_and_nobody_else_changes(name: str, train: Dataset, tmp_path: Path) -> None:
     tokenizer = make(name).fit(train, Run())
     before, catalogue = tokenizer.codes, more(train)
     tokenizer.save(tmp_path / "fresh")

@@ -122,7 +122,7 @@ def test_the_counter_tells_twins_apart_and_goes_on(kind: type[Any], tmp_path: Pa
         assert len(np.unique(numbers[rows, :3], axis=0)) == 1
         assert sorted(numbers[rows, 3].tolist()) == list(range(8))  # more than the six codes of a level
     assert collisions(numbers[:, :3]) == 35
-    assert tokenizer.facts["repair"]["counted"] == 35
+    assert tokenizer.facts["repair"]["counted"] == tokenizer.facts["twins"] == 35
     np.testing.assert_array_equal(tokenizer.facts["places"], [6, 6, 6, 8])
     tokenizer.save(tmp_path / "names")
     loaded = store.load(tmp_path / "names")
