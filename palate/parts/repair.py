@@ -9,7 +9,7 @@ Three steps, each only for items that need it:
 3. *matching*: items that still share take, at the least total distance, last-level codes that nobody below the same
    codes has. It always succeeds, also for identical vectors.
 
-Codes that are given stay: newcomers are named around them. Shapes: n items, H levels, V codes of a level.
+Codes that are given stay: new items are named around them. Shapes: n items, H levels, V codes of a level.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Coder(Protocol):
         """Codes of each level."""
 
     def distances(self, points: Tensor, codes: Tensor, level: int) -> Tensor:
-        """``[n, V]`` squared distances at ``level`` of ``points`` that have ``codes`` ``[n, >= level]`` above it."""
+        """``[n, V]`` squared distances at ``level`` of ``points`` that have ``codes`` ``[n, >= level]`` above it, in
+        the precision of ``points``."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def name_all(
 
 
 def name_more(coder: Coder, points: Tensor, taken: Rows, tie_break: TieBreak) -> Rows:
-    """Codes of newcomers around those that are ``taken``, in the order of the newcomers."""
+    """Codes of new items around those that are ``taken``, in the order of the new items."""
     codes, order = encode(coder, points), np.arange(len(points))
     if tie_break == "match":
         return separate(coder, points, codes, order, taken=taken)[0]
@@ -195,7 +196,7 @@ def _spread(coder: Coder, points: Tensor, codes: Rows, uniform: UniformConfig) -
         for rows in _equal_sized(shared, group):  # [groups, members]
             costs = _distances(coder, points, codes, rows.ravel(), -1).reshape(*rows.shape, -1)
             # No plan tells identical vectors apart; a group of nothing else is left to the matching.
-            apart = np.ptp(costs, axis=1).max(1) > 1e-5 * costs.max((1, 2))
+            apart = np.ptp(costs, axis=1).max(1) > 1e-9 * costs.max((1, 2))
             rows, costs = rows[apart], costs[apart]
             if len(rows):
                 codes[rows, -1] = sinkhorn(torch.from_numpy(costs), uniform).argmax(-1).numpy()
@@ -235,8 +236,9 @@ def _distances(coder: Coder, points: Tensor, codes: Rows, rows: Rows, level: int
     """``[len(rows), V]`` of these items at ``level``, in float64."""
     level = level % len(coder.sizes)
     at = torch.from_numpy(rows)
-    found = coder.distances(points[at], torch.from_numpy(codes[rows]).to(points.device), level)
-    return found.double().cpu().numpy()
+    # In float32 the differences between near twins would drown in rounding.
+    found = coder.distances(points[at].double(), torch.from_numpy(codes[rows]).to(points.device), level)
+    return found.cpu().numpy()
 
 
 def _runs(keys: Rows) -> list[Rows]:
