@@ -115,7 +115,13 @@ def system(name: str) -> System:
 
 COMPONENTS: dict[str, dict[str, str]] = {
     "tokenizer": {},
-    "encoder": {},
+    "encoder": {
+        "auto": "palate.backbones.auto:Auto",
+        "minilm": "palate.backbones.hub_encoder:MiniLM",
+        "hub": "palate.backbones.hub_encoder:HubEncoder",
+        "endpoint": "palate.backbones.endpoint:Endpoint",
+        "tf-idf": "palate.backbones.tf_idf:TfIdf",
+    },
     "backbone": {},
 }
 """Parts that systems put together, by the field of the settings that names one: name → ``module:Class``."""

@@ -10,6 +10,7 @@ PalateError
 ├── ComparisonError     these runs cannot be compared fairly
 ├── TrainingError       the numbers of a training run went wrong
 ├── DownloadError       a file could not be fetched whole
+├── EndpointError       a model's server did not answer, or answered nonsense
 └── MissingExtraError   an optional package is needed for this
 """
 
@@ -77,6 +78,10 @@ class TrainingError(PalateError):
 
 class DownloadError(PalateError):
     """A file could not be fetched whole, or its checksum is wrong."""
+
+
+class EndpointError(PalateError):
+    """A model's server could not be reached, refused, or went on giving wrong answers."""
 
 
 class MissingExtraError(PalateError):

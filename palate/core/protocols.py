@@ -96,6 +96,18 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
+class FitsTexts(Protocol):
+    """An encoder that must see texts once before it can encode; from then on it stays as it is."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can encode."""
+
+    def fit(self, texts: Sequence[str]) -> Self:
+        """Learn which words there are. A second ``fit`` forgets the first."""
+
+
+@runtime_checkable
 class ItemTokenizer(Protocol):
     """Names items: a short row of tokens for each, no two alike. Learns from training data and item texts alone."""
 
