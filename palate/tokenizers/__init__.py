@@ -1,0 +1,1 @@
+"""Names for items: a file a method."""
