@@ -122,7 +122,10 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
     },
-    "backbone": {},
+    "backbone": {
+        "nano": "palate.backbones.nano:Nano",
+        "hub": "palate.backbones.hub:Hub",
+    },
 }
 """Parts that systems put together, by the field of the settings that names one: name → ``module:Class``."""
 

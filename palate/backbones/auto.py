@@ -57,6 +57,12 @@ class Auto:
             self.chosen.fit(texts)
         return self
 
+    def to(self, device: str) -> Self:
+        """Compute on ``device`` from now on, where the chosen encoder computes on devices."""
+        if isinstance(self.chosen, MiniLM):
+            self.chosen.to(device)
+        return self
+
     def encode(self, texts: Sequence[str]) -> FloatArray:
         return self.chosen.encode(texts)
 

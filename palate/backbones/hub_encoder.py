@@ -99,6 +99,11 @@ class TransformerEncoder(ABC, Generic[C]):
             f"precision={source.precision}"
         )
 
+    def to(self, device: str) -> Self:
+        """Compute on ``device`` from now on; vectors differ there in their last bits."""
+        self.device = device
+        return self
+
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """``[n, D]`` float32."""
         tokenizer, model = self._model()

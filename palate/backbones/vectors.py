@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from palate.backbones.item_text import ItemText
 from palate.core.dataset import Dataset
 from palate.core.errors import DataError, StoreError
 from palate.core.protocols import Encoder, FitsTexts, FloatArray
-from palate.core.run import Progress, Silent
+from palate.core.run import Progress, Run
 
 SCHEMA = "palate.vectors/1"
 BLOCK_ROWS = 4096
@@ -37,24 +37,32 @@ Keys = npt.NDArray[np.bytes_]
 """``[n]`` of 16 bytes: the hash of each text."""
 
 
+@runtime_checkable
+class Moves(Protocol):
+    """An encoder that computes on a device."""
+
+    def to(self, device: str) -> object:
+        """Compute there from now on."""
+
+
 def item_vectors(
     catalogue: Dataset,
     encoder: Encoder,
     text: ItemText | None = None,
     folder: Path | None = None,
-    progress: Progress | None = None,
+    run: Run | None = None,
 ) -> FloatArray:
     """``[N, D]`` the vector of each item's text; only texts that the store lacks are encoded.
 
     An encoder that must learn words first and has not yet learns them from these texts. ``folder`` is where stores are
-    kept, by default that of ``cache``. Raises ``DataError`` where the items have no text or the encoder gives
-    something else than one finite vector a text.
+    kept, by default that of ``cache``; ``run`` gives device and progress. Raises ``DataError`` where the items have no
+    text or the encoder gives something else than one finite vector a text.
     """
     template = text or ItemText()
     texts = template.render(catalogue)
     if isinstance(encoder, FitsTexts) and not encoder.fitted:
         encoder.fit(texts)
-    return text_vectors(texts, encoder, template.key, folder, progress)
+    return text_vectors(texts, encoder, template.key, folder, run)
 
 
 def text_vectors(
@@ -62,7 +70,7 @@ def text_vectors(
     encoder: Encoder,
     template: str = "",
     folder: Path | None = None,
-    progress: Progress | None = None,
+    run: Run | None = None,
 ) -> FloatArray:
     """``[n, D]`` the vector of each text, as ``item_vectors``; ``template`` says how the texts came about."""
     if not texts:
@@ -74,7 +82,9 @@ def text_vectors(
     place, found = _find(known, held)
     missing = np.sort(first[~found])  # in the order of the texts: neighbours are often alike in length
     if len(missing):
-        _encode(texts, keys, missing, encoder, store, vectors.shape[1] if len(held) else None, progress or Silent())
+        if isinstance(encoder, Moves):
+            encoder.to((run or Run()).device)
+        _encode(texts, keys, missing, encoder, store, vectors.shape[1] if len(held) else None, (run or Run()).progress)
         held, vectors = store.read()
         place, found = _find(known, held)
         if not found.all():

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from palate.core.ragged import Ragged
+from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Rankings, pick, rank
 from palate.core.requests import Requests
 from palate.core.run import Run
@@ -145,3 +145,63 @@ class Grows(Protocol):
 
     def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
         """Never answer these items from now on, or answer them again."""
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """A network that reads and writes text, behind one door whether it comes from a hub or was taught here.
+
+    Tensors are torch's; core does not import it. Shapes: b texts, S tokens, D width, V tokens of the vocabulary, those
+    that were added included. Usable after ``prepare`` or ``load``.
+    """
+
+    @property
+    def kind(self) -> Literal["causal", "seq2seq"]:
+        """Whether it goes on with a text, or reads one text and writes another."""
+
+    @property
+    def pretrained(self) -> Literal["no", "LM"]:
+        """What every table shows of it: ``LM`` when it has seen more than the data at hand."""
+
+    @property
+    def version(self) -> str:
+        """What it was before anybody tuned it: weights and text tokenizer."""
+
+    @property
+    def model(self) -> Any:
+        """The network, a ``transformers`` model: what is optimised, moved to a device and asked to generate."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer of text, with the ids ``start``, ``end`` (either may be None) and ``pad``."""
+
+    def prepare(self, texts: Sequence[str], run: Run, optimise: Callable[..., Any]) -> Self:
+        """Make it ready for data that reads like ``texts``: fetched, or taught on them by the training loop
+        ``optimise``. It begins anew: what was added and tuned is forgotten."""
+
+    def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
+        """The token ids of each text, without start, end and padding; the first ``max_tokens`` of them."""
+
+    def spell(self, tokens: Ragged) -> list[str]:
+        """The text of each row of token ids."""
+
+    def add_tokens(self, words: Sequence[str]) -> IntArray:
+        """``[n]`` the ids of these words, each one token from now on; those that are new get rows to learn."""
+
+    def embed(self, tokens: Any) -> Any:
+        """Ids ``[b, S]`` → input embeddings ``[b, S, D]``."""
+
+    def states(self, embeddings: Any, mask: Any) -> Any:
+        """Input embeddings ``[b, S, D]`` and which of them are no padding ``[b, S]`` → the last hidden states
+        ``[b, S, D]``; of a seq2seq model those of its encoder."""
+
+    def logits(self, states: Any, tokens: Any = None) -> Any:
+        """Last hidden states ``[..., D]`` (of a seq2seq model its decoder's) → ``[..., V]``; only of the ids
+        ``tokens`` ``[n]``, in their order, where they are given."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The language model that was saved there."""

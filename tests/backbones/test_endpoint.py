@@ -192,7 +192,7 @@ def test_pauses_grow_and_follow_the_server(server: Server, monkeypatch: pytest.M
 
 
 def test_nobody_there(server: Server) -> None:
-    with pytest.raises(EndpointError, match="127.0.0.1:9/v1 .* cannot be reached"):
+    with pytest.raises(EndpointError, match=r"127\.0\.0\.1:9/v1 .* cannot be reached"):
         Endpoint(EndpointConfig(url="http://127.0.0.1:9/v1", model="m", tries=1)).encode(["a"])
 
 

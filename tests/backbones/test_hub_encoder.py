@@ -177,7 +177,7 @@ def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ConfigError, match="neither a folder nor a model that was fetched before; allow the download"):
         encode("nobody/has-this-model-4711")
-    with pytest.raises(ConfigError, match="there is no folder './missing'"):
+    with pytest.raises(ConfigError, match=r"there is no folder '\./missing'"):
         encode("./missing")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"no weights as \.safetensors"):

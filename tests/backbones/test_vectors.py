@@ -18,6 +18,7 @@ from palate.backbones.tf_idf import TfIdf, TfIdfConfig
 from palate.backbones.vectors import VectorStore, item_vectors, keys_of, text_vectors
 from palate.core.dataset import Dataset
 from palate.core.errors import DataError, StoreError
+from palate.core.run import Run
 from palate.data.sources import load
 
 
@@ -180,7 +181,7 @@ def test_an_encoder_that_must_learn_words_learns_them_once() -> None:
     assert encoder.version == version
 
 
-def test_progress_is_told(counting: Any) -> None:
+def test_the_run_gives_device_and_progress(counting: Any) -> None:
     heard: list[Any] = []
 
     class Watcher:
@@ -193,5 +194,8 @@ def test_progress_is_told(counting: Any) -> None:
         def finish(self) -> None:
             heard.append("over")
 
-    text_vectors(["a", "b", "a"], counting, progress=Watcher())
-    assert heard == [("encoding texts", 2), 2, "over"]
+    counting.to = lambda device: heard.append(device)
+    text_vectors(["a", "b", "a"], counting, run=Run(device="cuda:1", progress=Watcher()))
+    assert heard == ["cuda:1", ("encoding texts", 2), 2, "over"]
+    text_vectors(["a", "b", "a"], counting, run=Run(device="cuda:1", progress=Watcher()))
+    assert len(heard) == 4

@@ -1,0 +1,201 @@
+"""nano: a small language model for everybody, taught on the data's own text and on nothing else.
+
+A decoder in the shape of Llama (Touvron et al. 2023, arXiv 2302.13971: RMSNorm, rotary positions, SwiGLU, no biases),
+with input and output table tied, and a text tokenizer taught on the same text. It stands in for a pre-trained language
+model where there is none: what it does is the system's own doing, what it knows is not. Tables therefore show it as
+``pretrained: no``. Texts are joined, cut into blocks and learnt token by token; blocks may hold several texts.
+
+What it becomes follows from the texts, whatever their order, and from its settings, so it is taught once and kept in
+the cache; random numbers come from its own seed, so whether it was kept changes nothing after it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from palate.backbones.cache import cache, digest
+from palate.backbones.text_model import Optimise, TextModel, TuneConfig, build_network
+from palate.backbones.text_tokenizer import TextTokenizer
+from palate.core import store
+from palate.core.config import AttentionConfig, Config
+from palate.core.errors import StoreError, TrainingError
+from palate.core.ragged import Ragged
+from palate.core.run import Run
+
+SHAPE = 1
+"""Raised when code below makes another model of the same settings and texts."""
+
+
+class Pretraining(Config):
+    """How nano is taught; fields as in ``training.settings``, which is a room of the same storey."""
+
+    epochs: int = Field(100_000, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup_steps: int = Field(20, ge=0)
+    clip_norm: float = Field(1.0, ge=0)
+    judge_every: int = Field(1, ge=1)
+    patience: int = Field(1, ge=1)
+
+
+class NanoConfig(AttentionConfig, TuneConfig):
+    width: int = Field(192, ge=8)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(4, ge=1)
+    forward_width: int = Field(512, ge=8)
+    """Inside the feed-forward layers."""
+    length: int = Field(2048, ge=8)
+    """Tokens that it may read at once."""
+    vocabulary: int = Field(4096, ge=300)
+    """Text tokens at most."""
+    steps: int = Field(200, ge=0)
+    """Of teaching. 0 = as drawn."""
+    block: int = Field(128, ge=8)
+    """Tokens of one block of teaching."""
+    batch_size: int = Field(8, ge=1)
+    """Blocks a step."""
+    seed: int = 0
+    """Of first weights and order of texts; a run's own seed changes nothing here."""
+    pretraining: Pretraining = Pretraining()
+
+    @model_validator(mode="after")
+    def _heads_can_turn(self) -> Self:
+        if self.width // self.heads % 2:
+            raise ValueError(f"rotary positions need heads of an even width, not {self.width // self.heads}")
+        return self
+
+
+class Blocks:
+    """Batches ``[batch_size, block]`` of token ids: the texts in a new order each epoch, one after another.
+
+    A pure function of (seed, epoch). What does not fill a block is left for an epoch of another order; fewer tokens
+    than one block make one shorter block.
+    """
+
+    def __init__(self, texts: Ragged, block: int, batch_size: int, seed: int) -> None:
+        self.texts, self.batch_size, self.seed = texts, batch_size, seed
+        total = int(texts.lengths.sum())
+        self.block = min(block, total)
+        self.blocks = total // self.block
+
+    def __len__(self) -> int:
+        return -(-self.blocks // self.batch_size)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Tensor]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.texts))
+        stream = self.texts[order].flat()[: self.blocks * self.block].astype(np.int64)
+        blocks = torch.from_numpy(stream.reshape(self.blocks, self.block))
+        for start in range(skip * self.batch_size, self.blocks, self.batch_size):
+            yield blocks[start : start + self.batch_size]
+
+
+class Nano(TextModel[NanoConfig]):
+    """The language model. ``folder`` is where taught ones are kept, by default that of ``cache``."""
+
+    config_type = NanoConfig
+    pretrained: Literal["no"] = "no"
+
+    def __init__(self, config: NanoConfig | None = None, folder: Path | None = None) -> None:
+        super().__init__(config)
+        self.folder = folder
+
+    def prepare(
+        self, texts: Sequence[str], run: Run, optimise: Optimise | None = None, *, fitted_on: str = store.NO_DATA
+    ) -> Self:
+        """Taught on ``texts`` by ``optimise``, or taken from the cache. ``run`` gives device, progress, and with
+        ``max_steps`` fewer steps; neither its seed nor its budget matters. Adapters follow torch's random state."""
+        texts = sorted({text for text in texts if text})
+        steps = self.config.steps if run.max_steps is None else min(self.config.steps, run.max_steps)
+        key = self._key(texts, steps)
+        kept = (self.folder or cache("language-models")) / key
+        taught = self._kept(kept)
+        if taught is None:
+            taught = Taught(self.config.model_copy(update={"tune": "full", "steps": steps}))
+            taught.teach(texts, run, optimise)
+            taught.version, taught._fitted_on = f"nano/{SHAPE} {key}", fitted_on
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            taught.save(kept)
+        self.version, self._fitted_on = taught.version, fitted_on
+        self._begin(taught.model.to(run.device), taught.tokenizer)
+        return self
+
+    def _key(self, texts: Sequence[str], steps: int) -> str:
+        """Everything that what is taught follows from; how it is tuned later is no part of it."""
+        settings = self.config.model_dump_json(exclude={*TuneConfig.model_fields, "steps"})
+        return digest([f"nano/{SHAPE} {steps}", settings, *texts])
+
+    @staticmethod
+    def _kept(folder: Path) -> Taught | None:
+        if not folder.exists():
+            return None
+        try:
+            return Taught.load(folder)
+        except StoreError:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+
+
+class Taught(TextModel[NanoConfig]):
+    """nano as it is kept in the cache: nothing added, nothing tuned."""
+
+    config_type = NanoConfig
+    pretrained: Literal["no"] = "no"
+
+    def prepare(
+        self, texts: Sequence[str], run: Run, optimise: Optimise | None = None, *, fitted_on: str = store.NO_DATA
+    ) -> Self:
+        self.teach(texts, run, optimise)
+        return self
+
+    def teach(self, texts: Sequence[str], run: Run, optimise: Optimise | None) -> None:
+        """Tokenizer and weights from ``texts``. The caller's random state is untouched."""
+        tokenizer = TextTokenizer.taught(texts, self.config.vocabulary)
+        devices = [torch.device(run.device)] if run.device.startswith("cuda") else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.config.seed)
+            model = build_network(self._architecture(tokenizer)).to(run.device)
+            self._begin(model, tokenizer)
+            if self.config.steps:
+                if optimise is None:
+                    raise TrainingError("nano must be taught first: call prepare with the training loop")
+                batches = Blocks(ended(tokenizer, texts), self.config.block, self.config.batch_size, self.config.seed)
+                quiet = replace(
+                    run, seed=self.config.seed, max_steps=self.config.steps, folder=None, resume=False,
+                    budget_seconds=None,
+                )  # fmt: skip
+                optimise(model, batches, lambda ids: next_token_loss(model, ids), quiet, self.config.pretraining)
+            model.eval()
+
+    def _architecture(self, tokenizer: TextTokenizer) -> dict[str, Any]:
+        config = self.config
+        return {
+            "model_type": "llama", "vocab_size": tokenizer.size, "hidden_size": config.width,
+            "intermediate_size": config.forward_width, "num_hidden_layers": config.layers,
+            "num_attention_heads": config.heads, "num_key_value_heads": config.heads,
+            "max_position_embeddings": config.length, "tie_word_embeddings": True,
+            "bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.pad,
+        }  # fmt: skip
+
+
+def ended(tokenizer: TextTokenizer, texts: Sequence[str]) -> Ragged:
+    """The tokens of each text and the end."""
+    tokens = tokenizer.read(texts)
+    return tokens.joined(Ragged.from_lengths(np.full(len(texts), tokenizer.end), np.ones(len(texts), np.int64)))
+
+
+def next_token_loss(model: Any, ids: Tensor) -> Tensor:
+    """Mean over the tokens of ``[b, S]`` but the first of each row."""
+    ids = ids.to(model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
