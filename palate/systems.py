@@ -113,8 +113,23 @@ def system(name: str) -> System:
     raise ConfigError(f"there is no system '{name}'{nearest(name, (row.name for row in TABLE))}")
 
 
+TOKENIZERS = {
+    "random": "palate.tokenizers.random:Random",
+    "independent": "palate.tokenizers.independent:Independent",
+    "title": "palate.tokenizers.title:Title",
+    "sequential": "palate.tokenizers.sequential:Sequential",
+    "collaborative": "palate.tokenizers.collaborative:Collaborative",
+    "semantic": "palate.tokenizers.semantic:Semantic",
+    "hybrid": "palate.tokenizers.hybrid:Hybrid",
+    "rq-vae": "palate.tokenizers.rq_vae:RQVAE",
+    "residual-kmeans": "palate.tokenizers.residual_kmeans:ResidualKMeans",
+    "product": "palate.tokenizers.product:Product",
+}
+
 COMPONENTS: dict[str, dict[str, str]] = {
-    "tokenizer": {},
+    "tokenizer": TOKENIZERS,
+    "first": TOKENIZERS,
+    "second": TOKENIZERS,
     "encoder": {
         "auto": "palate.backbones.auto:Auto",
         "minilm": "palate.backbones.hub_encoder:MiniLM",

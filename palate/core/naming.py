@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -20,7 +20,7 @@ from palate.core.codes import Codes, Tokens
 from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
 from palate.core.errors import DataError, TrainingError
-from palate.core.protocols import Encoder, FloatArray
+from palate.core.protocols import Encoder, FitsTexts, FloatArray
 from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Run
 
@@ -142,11 +142,14 @@ class NamesItems(ABC, Generic[C]):
 class NamesVectors(NamesItems[C]):
     """A tokenizer that quantises item vectors ``[N, D]`` which an ``Encoder`` makes of the items' texts.
 
+    The class names ``item_vectors``; its settings have ``text``, the template of the texts.
     It learns from the vectors of items that occur in training alone and then names all. ``facts["repair"]`` says how
     many items shared a name before names were repaired, and what became of them.
     """
 
     reads_interactions = True  # the training part decides which vectors are learnt from
+    item_vectors: ClassVar[Callable[..., FloatArray]]
+    """That of ``backbones.vectors``, which this storey cannot import: (catalogue, encoder, template) → ``[N, D]``."""
 
     def __init__(self, config: C | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config)
@@ -204,14 +207,14 @@ class NamesVectors(NamesItems[C]):
         return value[self.codes.tokens]
 
     def vectors(self, dataset: Dataset, item_rows: IntArray) -> FloatArray:
-        """``[n, D]`` what the encoder makes of these items."""
+        """``[n, D]`` what the encoder makes of these items' texts."""
         if self.encoder is None:
             raise TrainingError(f"{type(self).__name__} has no encoder here: give it one, or the items' vectors")
-        texts = dataset.items["text"].to_list() if "text" in dataset.items.columns else [None] * dataset.n_items
-        return self.encoder.encode([texts[row] or dataset.titles[row] for row in item_rows])
+        return type(self).item_vectors(dataset, self.encoder, self.config.text)[item_rows]  # type: ignore[attr-defined]
 
     def parts(self) -> dict[str, store.Savable]:
-        return {"encoder": self.encoder} if hasattr(self.encoder, "save") else {}  # type: ignore[dict-item]
+        unused = isinstance(self.encoder, FitsTexts) and not self.encoder.fitted  # the vectors were given
+        return {"encoder": self.encoder} if hasattr(self.encoder, "save") and not unused else {}  # type: ignore[dict-item]
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]], stored: store.Stored) -> None:
         self.encoder = stored.part("encoder") if "encoder" in stored.parts else None

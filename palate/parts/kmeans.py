@@ -20,14 +20,16 @@ CHUNK = 8192
 
 
 def squared_distances(points: Tensor, centres: Tensor) -> Tensor:
-    """``[n, V]`` squared Euclidean distances of ``[n, D]`` and ``[V, D]``; rounding may leave a tiny negative."""
+    """``[n, V]`` squared Euclidean distances of ``[n, D]`` and ``[V, D]``, in the precision of the points; rounding may
+    leave a tiny negative."""
+    centres = centres.to(points.dtype)
     squares = (points * points).sum(1, keepdim=True) + (centres * centres).sum(1)
     return torch.addmm(squares, points, centres.T, alpha=-2)
 
 
 def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """``[n]`` the nearest centre of each point, the lowest where two are equally near, and its squared distance."""
-    found = [squared_distances(part, centres).min(1) for part in points.split(CHUNK)]
+    found = [squared_distances(part, centres).min(1) for part in torch.split(points, CHUNK)]
     return torch.cat([one.indices for one in found]), torch.cat([one.values for one in found]).clamp_min(0)
 
 
@@ -64,10 +66,9 @@ def seed_centres(points: Tensor, n_centres: int, generator: torch.Generator) -> 
         # Rounding leaves a trace of distance at the point itself: what is that near is the same point.
         mass = torch.where(distance > 1e-6 * squares, distance, 0).double().cumsum(0)
         draw = torch.rand(1, generator=generator, dtype=torch.float64).to(mass.device)
-        if mass[-1] > 0:
-            chosen = int(torch.searchsorted(mass, draw * mass[-1], right=True))
-        else:
-            chosen = int(draw * len(points))
+        # Where every point is a centre already, the same sum over ones draws any of them.
+        mass = mass if mass[-1] > 0 else torch.ones_like(mass).cumsum(0)
+        chosen = int(torch.searchsorted(mass, draw * mass[-1], right=True))
         centres[place] = points[min(chosen, len(points) - 1)]
     return centres
 
@@ -92,35 +93,33 @@ def equal_shares(points: Tensor, centres: Tensor) -> Tensor:
     distances = squared_distances(points, centres).double()
     costs = (distances + column_prices(distances)).numpy()
     n, n_centres = costs.shape
-    labels = fill(costs, np.full(n_centres, n // n_centres), partial=True)
-    left = np.flatnonzero(labels < 0)
-    labels[left] = fill(costs[left], np.ones(n_centres, dtype=np.int64))
-    return torch.from_numpy(labels)
+    room = np.full(n_centres, n // n_centres)
+    wanted = np.bincount(costs.argmin(1), minlength=n_centres)
+    room[np.argsort(-wanted, kind="stable")[: n % n_centres]] += 1
+    return torch.from_numpy(fill(costs, room))
 
 
-def fill(
-    costs: npt.NDArray[np.floating], room: npt.NDArray[np.integer], *, partial: bool = False
-) -> npt.NDArray[np.int64]:
+def fill(costs: npt.NDArray[np.floating], room: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """``[n]`` a place for each row of ``costs`` ``[n, V]``, at most ``room`` ``[V]`` rows a place; rounds, not rows,
     are looped over.
 
     Each row asks for its cheapest place; a place that is asked by too many keeps the cheapest of them and the rest ask
-    again elsewhere (deferred acceptance, Gale and Shapley 1962). Rows that find no room get -1 with ``partial``; else
-    they are an error of the caller.
+    again elsewhere (deferred acceptance, Gale and Shapley 1962). There must be room for all.
     """
+    if len(costs) > room.sum():
+        raise ValueError(f"{len(costs)} rows do not fit into {int(room.sum())} places")
     open_costs = np.where(room > 0, costs, np.inf)
     place = np.full(len(costs), -1, dtype=np.int64)
     waiting = np.arange(len(costs))
     while len(waiting):
         wish = open_costs[waiting].argmin(1)
-        hopeful = np.isfinite(open_costs[waiting, wish])
-        place[waiting[hopeful]] = wish[hopeful]
-        held = np.flatnonzero(place >= 0)
+        place[waiting] = wish
+        asked = np.zeros(costs.shape[1], dtype=bool)
+        asked[wish] = True
+        held = np.flatnonzero(asked[place] & (place >= 0))  # who stands at a place that was asked now
         order = held[np.lexsort((costs[held, place[held]], place[held]))]
         first = np.searchsorted(place[order], place[order])
         waiting = order[np.arange(len(order)) - first >= room[place[order]]]
         open_costs[waiting, place[waiting]] = np.inf
         place[waiting] = -1
-    if not partial and (place < 0).any():
-        raise ValueError(f"{len(costs)} rows do not fit into {int(room.sum())} places")
     return place

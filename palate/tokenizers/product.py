@@ -21,6 +21,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from palate.backbones.item_text import ItemText
+from palate.backbones.vectors import item_vectors
 from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
@@ -35,6 +37,8 @@ from palate.parts.repair import TieBreak, name_all, name_more
 class ProductConfig(Config):
     encoder: Part = Part(name="auto")
     """What makes vectors of the items' texts."""
+    text: ItemText = ItemText()
+    """How an item reads."""
     levels: int = Field(8, ge=1, le=64)
     """K, pieces."""
     size: int = Field(256, ge=2)
@@ -79,6 +83,7 @@ class Product(NamesVectors[ProductConfig]):
     """``coder`` is None until fitted or loaded."""
 
     config_type = ProductConfig
+    item_vectors = staticmethod(item_vectors)
 
     def __init__(self, config: ProductConfig | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config, encoder)

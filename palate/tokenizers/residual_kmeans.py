@@ -24,6 +24,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from palate.backbones.item_text import ItemText
+from palate.backbones.vectors import item_vectors
 from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
@@ -39,6 +41,8 @@ from palate.parts.sinkhorn import UniformConfig
 class ResidualKMeansConfig(Config):
     encoder: Part = Part(name="auto")
     """What makes vectors of the items' texts."""
+    text: ItemText = ItemText()
+    """How an item reads."""
     levels: int = Field(4, ge=1, le=16)
     size: int = Field(256, ge=2)
     """V, codes of each level."""
@@ -89,6 +93,7 @@ class ResidualKMeans(NamesVectors[ResidualKMeansConfig]):
     """``coder`` is None until fitted or loaded."""
 
     config_type = ResidualKMeansConfig
+    item_vectors = staticmethod(item_vectors)
 
     def __init__(self, config: ResidualKMeansConfig | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config, encoder)

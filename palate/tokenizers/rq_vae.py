@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +34,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from palate.backbones.item_text import ItemText
+from palate.backbones.vectors import item_vectors
 from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
@@ -51,6 +54,8 @@ from palate.training.settings import TrainingConfig
 class RQVAEConfig(Config):
     encoder: Part = Part(name="auto")
     """What makes vectors of the items' texts."""
+    text: ItemText = ItemText()
+    """How an item reads."""
     levels: int = Field(4, ge=1, le=16)
     size: int = Field(256, ge=2)
     """V, codes of each level."""
@@ -109,7 +114,7 @@ class Network(nn.Module):
         ``[K]``."""
         used = torch.zeros(self.quantiser.codebooks.shape[:2], dtype=torch.bool, device=vectors.device)
         error = 0.0
-        for part in vectors.split(CHUNK):
+        for part in torch.split(vectors, CHUNK):
             inputs = (part - self.mean) / self.deviation
             quantised = self.quantiser(self.encoder(inputs))
             error += float((self.decoder(quantised.vectors) - inputs).square().sum())
@@ -120,10 +125,11 @@ class Network(nn.Module):
 
 def _layers(widths: Sequence[int]) -> nn.Sequential:
     steps: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
-        steps += [nn.Linear(before, after), nn.ReLU()]
-        nn.init.xavier_normal_(steps[-2].weight)
-        nn.init.zeros_(steps[-2].bias)  # type: ignore[arg-type]
+    for before, after in pairwise(widths):
+        layer = nn.Linear(before, after)
+        nn.init.xavier_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        steps += [layer, nn.ReLU()]
     return nn.Sequential(*steps[:-1])
 
 
@@ -146,6 +152,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
     """``network`` is None until fitted or loaded."""
 
     config_type = RQVAEConfig
+    item_vectors = staticmethod(item_vectors)
 
     def __init__(self, config: RQVAEConfig | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config, encoder)
@@ -205,7 +212,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
     def _points(self, vectors: Tensor) -> Tensor:
         network = self._fitted()
         with torch.no_grad():
-            return torch.cat([network.latent(part) for part in vectors.split(CHUNK)])
+            return torch.cat([network.latent(part) for part in torch.split(vectors, CHUNK)])
 
     def _fitted(self) -> Network:
         if self.network is None:
