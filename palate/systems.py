@@ -102,6 +102,11 @@ TABLE: tuple[System, ...] = (
         "Zhai et al. 2024, arXiv 2402.17152", ("attention", "time", "gradient"),
         presets=("tiny", "paper_ml_1m", "large"),
     ),
+    System(
+        "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
+        "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
+        presets=("tiny", "paper"), packages=("tokenizers",),
+    ),
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ class Naming:
     tokens  ``[N, T]`` every item's name in the model's vocabulary, -1 after its end. Where names differ in length, or
             all are to be ``ended``, each ends with ``end``, so that none is the beginning of another
     trie    of the live ones
+    live    ``[N]`` which ones these are
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Naming:
         if len(names) and (ended or lengths.min() < names.shape[1]):
             names = np.pad(names, ((0, 0), (0, 1)), constant_values=-1)
             names[np.arange(len(names)), lengths] = end
-        self.tokens = torch.from_numpy(names).to(device)
+        self.tokens, self.live = torch.from_numpy(names).to(device), live
         self.trie = Trie.of(names, vocabulary, live, device)
 
     @classmethod
