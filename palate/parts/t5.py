@@ -311,13 +311,17 @@ def described(settings: Mapping[str, Any]) -> T5Config:
     """The sizes in the ``config.json`` of a T5 of the transformers library. Raises ``TrainingError`` where they are of
     another kind of network."""
     kind, activation = settings.get("model_type"), settings.get("feed_forward_proj", "relu")
-    layers = settings.get("num_layers")
-    if kind != "t5" or activation not in ("relu", "gated-gelu") or settings.get("num_decoder_layers", layers) != layers:
-        raise TrainingError(f"this checkpoint is no T5 that can be read here: {kind}, {activation}, {layers} layers")
+    layers, tied = settings.get("num_layers"), settings.get("tie_word_embeddings", True)
+    even = settings.get("num_decoder_layers", layers) == layers and settings.get("scale_decoder_outputs", tied) == tied
+    if kind != "t5" or activation not in ("relu", "gated-gelu") or not even:
+        raise TrainingError(
+            f"this checkpoint is no T5 that can be read here: a '{kind}' with '{activation}' layers; it must have as "
+            "many layers in its decoder as in its encoder, and divide its output exactly where tables are tied"
+        )
     return T5Config(
         width=settings["d_model"], layers=settings["num_layers"], heads=settings["num_heads"],
         head_width=settings["d_kv"], forward_width=settings["d_ff"], gated=activation == "gated-gelu",
-        dropout=settings.get("dropout_rate", 0.1), tied=settings.get("tie_word_embeddings", True),
+        dropout=settings.get("dropout_rate", 0.1), tied=tied,
         buckets=settings.get("relative_attention_num_buckets", 32),
         farthest=settings.get("relative_attention_max_distance", 128),
     )  # fmt: skip
