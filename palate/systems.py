@@ -49,7 +49,7 @@ class System:
     def config(self, preset: str | None = None) -> Config:
         """The default settings, or those of a named preset."""
         if preset is None:
-            return self.kind().config
+            return default_settings(self.kind)
         if preset not in self.presets:
             raise ConfigError(f"{self.name} has no preset '{preset}'{nearest(preset, (*self.presets, 'default'))}")
         return getattr(import_module(self.path.partition(":")[0]), preset)()
@@ -103,6 +103,11 @@ TABLE: tuple[System, ...] = (
         presets=("tiny", "paper_ml_1m", "large"),
     ),
     System(
+        "tiger", "palate.models.generative.tiger:TIGER", "TIGER", "generative",
+        "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
+        presets=("tiny", "paper"),
+    ),
+    System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
@@ -116,6 +121,11 @@ def system(name: str) -> System:
         if row.name == name:
             return row
     raise ConfigError(f"there is no system '{name}'{nearest(name, (row.name for row in TABLE))}")
+
+
+def default_settings(kind: type) -> Config:
+    """A class that takes parts names its settings; any other says them when it is made."""
+    return kind.config_type() if hasattr(kind, "config_type") else kind().config
 
 
 TOKENIZERS = {

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -146,20 +147,6 @@ class Network(nn.Module):
             words = self.words(prompts.words.to(self.device).clamp(max=WORDS - 1))
         return self.t5.encode(prompts.tokens.to(self.device), packing, words), packing
 
-    @torch.no_grad()
-    def widen(self, vocabulary: int) -> None:
-        """Room for new tokens. An untaught one is about as likely as the average of all others."""
-        for name in ("tokens", "out"):
-            table = getattr(self.t5, name)
-            if table is None or len(table.weight) >= vocabulary:
-                continue
-            old, new = table.weight, vocabulary - len(table.weight)
-            noise = torch.randn((new, old.shape[1]), generator=torch.Generator().manual_seed(len(old)))
-            rows = old.mean(0) + 0.1 * old.std(0) * noise.to(old.device)
-            wide = nn.Embedding(vocabulary, old.shape[1], device=old.device)
-            wide.weight.copy_(torch.cat([old, rows]))
-            setattr(self.t5, name, wide)
-
 
 @dataclass(frozen=True, eq=False)
 class Speech:
@@ -167,10 +154,12 @@ class Speech:
 
     asking  how prompts are written
     naming  how items are answered; the first ``name_tokens`` of ``naming.tokens`` are taught
+    live    ``[N]`` items that can be answered
     """
 
     asking: Asking
     naming: Naming
+    live: npt.NDArray[np.bool_]
 
 
 class P5(GradientSystem[P5Config, Network]):
@@ -178,19 +167,13 @@ class P5(GradientSystem[P5Config, Network]):
 
     config_type, network_type = P5Config, Network
 
-    def __init__(self, config: P5Config | None = None, *, tokenizer: ItemTokenizer | None = None) -> None:
-        super().__init__(config, **({} if tokenizer is None else {"tokenizer": tokenizer}))
+    def __init__(self, config: P5Config | None = None, *, tokenizer: ItemTokenizer) -> None:
+        super().__init__(config, tokenizer=tokenizer)
+        self.tokenizer = tokenizer
         self.text: TextTokenizer  # from the first fit or from the folder
         self._sizes: dict[str, Any] = {}
         self._weights: dict[str, Tensor] = {}
         self._speech: tuple[object, Speech] | None = None
-
-    @property
-    def tokenizer(self) -> ItemTokenizer:
-        """What names the items. Raises ``ConfigError`` where none was given."""
-        if "tokenizer" not in self.parts:
-            raise ConfigError("P5 needs an item tokenizer: palate.systems.build('p5') gives it one")
-        return self.parts["tokenizer"]
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -231,6 +214,9 @@ class P5(GradientSystem[P5Config, Network]):
         return {
             "vocabulary": self.text.size, "n_users": train.n_users, "n_items": train.n_items, "network": self._sizes,
         }  # fmt: skip
+
+    def identity(self, train: Dataset) -> dict[str, object]:
+        return super().identity(train) | {"names": digest(self.tokenizer.codes.tokens.tobytes()).hexdigest()}
 
     def _build(self, shape: Any) -> Network:
         network = super()._build(shape)
@@ -281,7 +267,7 @@ class P5(GradientSystem[P5Config, Network]):
         """``[sum of C]`` log-probabilities of the candidates' names; NaN for an item that cannot be answered."""
 
         def search(some: Requests, asked: Ragged) -> npt.NDArray[np.float32]:
-            return self.speech.naming.score(some, asked, self._speak)
+            return self.speech.naming.score(some, asked, self._speak, self.speech.live)
 
         return newcomers.score(requests, candidates, search, self._silent(requests), self._shares())
 
@@ -292,7 +278,7 @@ class P5(GradientSystem[P5Config, Network]):
     def _shares(self) -> npt.NDArray[np.float32]:
         """``[N]`` the log of each item's share of events, the least for one added later; NaN where it has no name."""
         shares = self.fitted().popularity.log_share.cpu().numpy()
-        live = self.speech.naming.live
+        live = self.speech.live
         shares = np.pad(shares, (0, len(live) - len(shares)), constant_values=shares.min(initial=0))
         return np.where(live, shares, np.nan).astype(np.float32)
 
@@ -317,7 +303,7 @@ class P5(GradientSystem[P5Config, Network]):
         network = self.fitted()
         self.tokenizer.add(catalogue)
         self._learn_words()
-        network.widen(self.text.size)
+        network.t5.widen(self.text.size - len(network.t5.tokens.weight))
 
     def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
         """Never answer these items, or answer them again."""
@@ -367,9 +353,9 @@ def spoken(text: TextTokenizer, codes: Codes, config: P5Config, network: Network
     live = codes.live & (items.tokens.lengths < (config.name_tokens or np.inf))  # the end is a token too
     naming = Naming(
         padded(items.tokens), len(network.t5.tokens.weight), live,
-        end=text.end, ended=True, device=network.device,
+        end=text.end, device=network.device,
     )  # fmt: skip
-    return Speech(asking, naming)
+    return Speech(asking, naming, live)
 
 
 def _read(text: TextTokenizer, phrases: list[str], *, one_word: bool = False) -> Phrases:
