@@ -23,7 +23,7 @@ from palate.core.protocols import Grows
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
-from palate.models.generative.p5 import P5, SEQUENTIAL, P5Config, Speech, tiny
+from palate.models.generative.p5 import P5, SEQUENTIAL, P5Config, Speech
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5Config
 from palate.systems import build, component
@@ -451,7 +451,10 @@ def test_another_kind_of_network_is_refused(log: Dataset, tmp_path: Path) -> Non
         p5(checkpoint=str(tmp_path / "no-such")).fit(log, Run(max_steps=1))
 
 
-def test_needs_names(log: Dataset) -> None:
-    with pytest.raises(ConfigError, match="P5 needs an item tokenizer"):
-        P5(tiny()).fit(log, Run(max_steps=1))
-    assert isinstance(build("p5", {"tokenizer": "random"}).config, P5Config)
+def test_the_table_builds_it_with_the_names_that_are_asked_for() -> None:
+    for kind in KINDS:
+        system = build("p5", {"tokenizer": kind}, "tiny")
+        assert isinstance(system, P5)
+        assert type(system.tokenizer).__name__.lower() == kind
+    with pytest.raises(ConfigError, match="there is no tokenizer 'colaborative'; did you mean 'collaborative'"):
+        build("p5", {"tokenizer": "colaborative"})
