@@ -107,6 +107,11 @@ TABLE: tuple[System, ...] = (
         "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
         presets=("tiny", "paper"),
     ),
+    System(
+        "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
+        "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
+        presets=("tiny", "paper"), packages=("tokenizers",),
+    ),
 )  # fmt: skip
 
 

@@ -208,4 +208,4 @@ def test_vectors_may_be_given_and_only_seen_items_teach(name: str) -> None:
     with pytest.raises(TrainingError, match="has no encoder here: give it one, or the items' vectors"):
         tokenizer.fit(train, Run())
     nobody = train.keeping(np.zeros(train.n_interactions, dtype=bool))
-    assert tokenizer.fit(nobody, Run(max_steps=2), kinds_of(train)).codes.n_items == train.n_items
+    assert tokenizer.fit(nobody, Run(max_steps=2), strange).codes.n_items == train.n_items
