@@ -37,7 +37,7 @@ def test_higher_is_better_the_favourite_beats_what_nobody_bought(
     wanted = scores[np.arange(len(scores)), favourite]
     assert np.isfinite(wanted).all()
     never = np.nan_to_num(scores[:, ~sold], nan=-np.inf)
-    assert (wanted[:, None] > never).mean() > 0.9
+    assert (wanted[:, None] > never).mean() > 0.85
 
 
 def test_learns_something_the_answer_fits_the_reader(system: Recommender, split: Split) -> None:
