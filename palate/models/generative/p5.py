@@ -105,7 +105,7 @@ class P5Config(Config):
     beam: int = Field(20, ge=1)
     batch_size: int = Field(128, ge=1)
     training: TrainingConfig = TrainingConfig(
-        epochs=100, learning_rate=2e-3, weight_decay=0.01, warmup_steps=20, clip_norm=1.0, judge_every=2, patience=8
+        epochs=100, learning_rate=2e-3, weight_decay=0.01, warmup_steps=10, clip_norm=1.0, judge_every=2, patience=8
     )
 
 
@@ -367,7 +367,7 @@ def tiny() -> P5Config:
     return P5Config(
         network=T5Config(width=64, layers=2, heads=4, head_width=16, forward_width=128),
         training=TrainingConfig(
-            epochs=40, learning_rate=3e-3, weight_decay=0.01, warmup_steps=20, clip_norm=1.0, judge_every=2, patience=5
+            epochs=40, learning_rate=5e-3, weight_decay=0.01, warmup_steps=10, clip_norm=1.0, judge_every=2, patience=5
         ),
     )  # fmt: skip
 
