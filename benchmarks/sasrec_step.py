@@ -95,4 +95,4 @@ def _assert_textbook_loss(system: SASRec, network: Network, batch: SequenceBatch
         states = network(batch.items, Packing(batch.lengths))
         assert batch.targets is not None
         expected = F.cross_entropy(states @ network.table.T, batch.targets)
-        torch.testing.assert_close(system._loss(network, batch), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(system.loss(network, batch), expected, rtol=1e-5, atol=1e-5)
