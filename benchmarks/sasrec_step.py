@@ -46,7 +46,7 @@ def _measured(name: str, config: SASRecConfig, quick: bool) -> Result:
         network = system.network = Network(config, n_items)
         _assert_textbook_loss(system, network, batch)
         network.train()
-        loop = Loop(network, _One(batch), partial(system._loss, network), Run(), config.training)
+        loop = Loop(network, _One(batch), partial(system.loss, network), Run(), config.training)
         repeats = 3 if quick else 3 * REPEATS
         gflop = matmul_gflop(batch.lengths.numpy(), config, n_items)
         return compare(name, lambda: loop.step(batch), references, repeats=repeats, gflop=gflop)
