@@ -20,7 +20,7 @@ from palate.core.codes import Codes, Tokens
 from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
 from palate.core.errors import DataError, TrainingError
-from palate.core.protocols import Encoder, FloatArray
+from palate.core.protocols import Encoder, FitsTexts, FloatArray
 from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Run
 
@@ -149,7 +149,7 @@ class NamesVectors(NamesItems[C]):
 
     reads_interactions = True  # the training part decides which vectors are learnt from
     item_vectors: ClassVar[Callable[..., FloatArray]]
-    """``backbones.vectors.item_vectors``, which this storey cannot import: (catalogue, encoder, template) → ``[N, D]``."""
+    """That of ``backbones.vectors``, which this storey cannot import: (catalogue, encoder, template) → ``[N, D]``."""
 
     def __init__(self, config: C | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config)
@@ -213,7 +213,8 @@ class NamesVectors(NamesItems[C]):
         return type(self).item_vectors(dataset, self.encoder, self.config.text)[item_rows]  # type: ignore[attr-defined]
 
     def parts(self) -> dict[str, store.Savable]:
-        return {"encoder": self.encoder} if hasattr(self.encoder, "save") else {}  # type: ignore[dict-item]
+        unused = isinstance(self.encoder, FitsTexts) and not self.encoder.fitted  # the vectors were given
+        return {"encoder": self.encoder} if hasattr(self.encoder, "save") and not unused else {}  # type: ignore[dict-item]
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]], stored: store.Stored) -> None:
         self.encoder = stored.part("encoder") if "encoder" in stored.parts else None

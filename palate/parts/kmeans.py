@@ -20,7 +20,9 @@ CHUNK = 8192
 
 
 def squared_distances(points: Tensor, centres: Tensor) -> Tensor:
-    """``[n, V]`` squared Euclidean distances of ``[n, D]`` and ``[V, D]``; rounding may leave a tiny negative."""
+    """``[n, V]`` squared Euclidean distances of ``[n, D]`` and ``[V, D]``, in the precision of the points; rounding may
+    leave a tiny negative."""
+    centres = centres.to(points.dtype)
     squares = (points * points).sum(1, keepdim=True) + (centres * centres).sum(1)
     return torch.addmm(squares, points, centres.T, alpha=-2)
 

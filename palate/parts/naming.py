@@ -31,8 +31,8 @@ ROWS_AT_ONCE = 4096
 class Naming:
     """The catalogue as a model says it.
 
-    tokens  ``[N, T]`` every item's name in the model's vocabulary, -1 after its end. Where names differ in length each
-            ends with ``end``, so that none is the beginning of another
+    tokens  ``[N, T]`` every item's name in the model's vocabulary, -1 after its end. Where names differ in length, or
+            all are to be ``ended``, each ends with ``end``, so that none is the beginning of another
     trie    of the live ones
     """
 
@@ -43,12 +43,13 @@ class Naming:
         live: npt.NDArray[np.bool_],
         *,
         end: int,
+        ended: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         """``names`` ``[N, K]`` in the model's vocabulary, -1 after the end of a shorter one."""
         names = np.asarray(names, dtype=np.int64)
         lengths = (names >= 0).sum(1)
-        if len(names) and lengths.min() < names.shape[1]:
+        if len(names) and (ended or lengths.min() < names.shape[1]):
             names = np.pad(names, ((0, 0), (0, 1)), constant_values=-1)
             names[np.arange(len(names)), lengths] = end
         self.tokens = torch.from_numpy(names).to(device)

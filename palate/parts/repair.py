@@ -45,7 +45,8 @@ class Coder(Protocol):
         """Codes of each level."""
 
     def distances(self, points: Tensor, codes: Tensor, level: int) -> Tensor:
-        """``[n, V]`` squared distances at ``level`` of ``points`` that have ``codes`` ``[n, >= level]`` above it."""
+        """``[n, V]`` squared distances at ``level`` of ``points`` that have ``codes`` ``[n, >= level]`` above it, in
+        the precision of ``points``."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _spread(coder: Coder, points: Tensor, codes: Rows, uniform: UniformConfig) -
         for rows in _equal_sized(shared, group):  # [groups, members]
             costs = _distances(coder, points, codes, rows.ravel(), -1).reshape(*rows.shape, -1)
             # No plan tells identical vectors apart; a group of nothing else is left to the matching.
-            apart = np.ptp(costs, axis=1).max(1) > 1e-5 * costs.max((1, 2))
+            apart = np.ptp(costs, axis=1).max(1) > 1e-9 * costs.max((1, 2))
             rows, costs = rows[apart], costs[apart]
             if len(rows):
                 codes[rows, -1] = sinkhorn(torch.from_numpy(costs), uniform).argmax(-1).numpy()
@@ -235,8 +236,9 @@ def _distances(coder: Coder, points: Tensor, codes: Rows, rows: Rows, level: int
     """``[len(rows), V]`` of these items at ``level``, in float64."""
     level = level % len(coder.sizes)
     at = torch.from_numpy(rows)
-    found = coder.distances(points[at], torch.from_numpy(codes[rows]).to(points.device), level)
-    return found.double().cpu().numpy()
+    # In float32 the differences between near twins would drown in rounding.
+    found = coder.distances(points[at].double(), torch.from_numpy(codes[rows]).to(points.device), level)
+    return found.cpu().numpy()
 
 
 def _runs(keys: Rows) -> list[Rows]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -304,6 +305,22 @@ INSIDE = {
 }  # fmt: skip
 NORMS = {"encoder": ("norm", "forward_.norm"), "decoder": ("norm", "cross_norm", "forward_.norm")}
 """How the transformers library names the weights of a T5, and what they are here."""
+
+
+def described(settings: Mapping[str, Any]) -> T5Config:
+    """The sizes in the ``config.json`` of a T5 of the transformers library. Raises ``TrainingError`` where they are of
+    another kind of network."""
+    kind, activation = settings.get("model_type"), settings.get("feed_forward_proj", "relu")
+    layers = settings.get("num_layers")
+    if kind != "t5" or activation not in ("relu", "gated-gelu") or settings.get("num_decoder_layers", layers) != layers:
+        raise TrainingError(f"this checkpoint is no T5 that can be read here: {kind}, {activation}, {layers} layers")
+    return T5Config(
+        width=settings["d_model"], layers=settings["num_layers"], heads=settings["num_heads"],
+        head_width=settings["d_kv"], forward_width=settings["d_ff"], gated=activation == "gated-gelu",
+        dropout=settings.get("dropout_rate", 0.1), tied=settings.get("tie_word_embeddings", True),
+        buckets=settings.get("relative_attention_num_buckets", 32),
+        farthest=settings.get("relative_attention_max_distance", 128),
+    )  # fmt: skip
 
 
 def read_hub(model: T5, weights: Mapping[str, Tensor]) -> T5:

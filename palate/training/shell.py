@@ -124,7 +124,10 @@ class GradientSystem(ABC, Generic[C, N]):
     def save(self, folder: Path) -> None:
         """Settings, facts and weights, in the layout of ``core.store``."""
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.fitted().state_dict().items()}
-        store.save(folder, self, config=self.config, arrays=arrays, facts=self.facts, fitted_on=self.facts["fitted_on"])
+        store.save(
+            folder, self, config=self.config, arrays=arrays, facts=self.facts, parts=self.parts,
+            fitted_on=self.facts["fitted_on"],
+        )  # fmt: skip
 
     @classmethod
     def load(cls, folder: Path) -> Self:
