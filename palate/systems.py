@@ -107,6 +107,11 @@ TABLE: tuple[System, ...] = (
         "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
         presets=("tiny", "paper"),
     ),
+    System(
+        "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
+        "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
+        ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
+    ),
 )  # fmt: skip
 
 
@@ -146,6 +151,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "hub": "palate.backbones.hub_encoder:HubEncoder",
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
+    },
+    "annotator": {
+        "extractive": "palate.annotation.extractive:Extractive",
     },
     "backbone": {
         "nano": "palate.backbones.nano:Nano",

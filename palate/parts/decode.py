@@ -7,6 +7,7 @@ grow from it. Shapes: B requests, W beams, C children, V tokens of the vocabular
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -147,6 +148,25 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """``[B, 1, Q, K]`` 0 where ``mask`` ``[B, Q, K]`` lets through."""
     lowest = torch.finfo(dtype).min
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)[:, None]
+
+
+class MeanSpeaker:
+    """Several speakers that answer the same B requests as one: the normalised geometric mean of their probabilities,
+    token by token. Beam search over it finds the best names under the mean, not the mean of several lists."""
+
+    def __init__(self, speakers: Sequence[Speaker]) -> None:
+        self.speakers = speakers
+
+    def begin(self, n_beams: int, depth: int) -> Tensor:
+        return _mean([speaker.begin(n_beams, depth) for speaker in self.speakers])
+
+    def advance(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
+        return _mean([speaker.advance(tokens, ancestors) for speaker in self.speakers])
+
+
+def _mean(logits: Sequence[Tensor]) -> Tensor:
+    # Beam search normalises what comes out.
+    return torch.stack([one.float().log_softmax(-1) for one in logits]).mean(0)
 
 
 class TrieLogits:
