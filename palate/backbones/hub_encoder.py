@@ -43,8 +43,8 @@ class EncoderConfig(Config):
     """Unit length."""
     prefix: str = ""
     """Written before every text, as some models want (``passage: ``)."""
-    batch_tokens: int = Field(8192, ge=1)
-    """Tokens in a batch, padding included. How fast it goes; vectors do not depend on it."""
+    batch_tokens: int = Field(2048, ge=1)
+    """Tokens in a batch, padding included, and 16 times as many on a GPU. How fast it goes; no part of the version."""
 
 
 class HubEncoderConfig(EncoderConfig):
@@ -109,7 +109,8 @@ class TransformerEncoder(ABC, Generic[C]):
         tokenizer, model = self._model()
         tokens = self._tokens(tokenizer, texts)
         out: FloatArray = np.zeros((len(texts), model.config.hidden_size), np.float32)
-        for rows in _batches([len(row) for row in tokens], self.config.batch_tokens):
+        budget = self.config.batch_tokens * (16 if self.device.startswith("cuda") else 1)
+        for rows in _batches([len(row) for row in tokens], budget):
             out[rows] = self._read(model, [tokens[row] for row in rows], tokenizer.pad_token_id or 0)
         return out
 

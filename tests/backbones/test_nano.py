@@ -84,6 +84,16 @@ def test_it_is_taught_once_and_kept_by_content(own_cache: Path) -> None:
     assert calls.n == 5
 
 
+def test_neither_a_runs_seed_nor_its_budget_nor_what_was_random_before_matters(tmp_path: Path) -> None:
+    first = Nano(SMALL, tmp_path / "one").prepare(TEXTS, Run(), optimise)
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        other = Nano(SMALL, tmp_path / "two").prepare(TEXTS, Run(seed=5, budget_seconds=1e-9), optimise)
+    assert same(first, other)
+    seeded = Nano(SMALL.model_copy(update={"seed": 1}), tmp_path / "one").prepare(TEXTS, Run(), optimise)
+    assert not same(first, seeded)
+
+
 def test_fresh_or_kept_nothing_after_it_changes(tmp_path: Path) -> None:
     def walk(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
         torch.manual_seed(7)

@@ -46,6 +46,16 @@ def test_every_direction_of_few_texts_is_kept_and_no_noise() -> None:
     assert TfIdf().fit(["alone"]).encode(["alone", "unknown", ""]).tolist() == [[1.0], [0.0], [0.0]]
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_directions_without_meaning_are_left_out(dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf_idf, "_DENSE", 10**9 if dense else 0)
+    texts = [f"{first}{second}" for first in ("a b ", "b a ") for second in ("c d", "d c", "c c d d e", "e", "e e")]
+    encoder = TfIdf(TfIdfConfig(width=4, pairs=False)).fit(texts)
+    rank = np.linalg.matrix_rank(encoder._weighted([encoder._terms(text) for text in texts]).toarray())
+    assert rank == 3
+    assert encoder.encode(texts).shape == (10, 3)
+
+
 def test_the_same_texts_give_the_same_bits_and_another_text_another_version() -> None:
     one, two = TfIdf().fit(TEXTS), TfIdf().fit(TEXTS[::-1] + TEXTS[:3])
     np.testing.assert_array_equal(one.encode(TEXTS), two.encode(TEXTS))

@@ -123,6 +123,19 @@ def test_many_small_files_become_one_and_nothing_is_lost(counting: Any, monkeypa
     assert len(counting.asked) == 9
 
 
+def test_a_file_that_holds_everything_already_is_the_one_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "FILES", 1)
+    store = VectorStore(tmp_path / "store")
+    texts = sorted("abc", key=lambda text: keys_of([text]).tobytes())
+    store.write(keys_of(texts), letters(texts))
+    store.write(keys_of(texts[1:]), letters(texts[1:]))  # a process that did not know of the first
+    store.tidy()
+    assert len(store._files()) == 1
+    np.testing.assert_array_equal(store.read()[1], letters(texts))
+
+
 def test_a_reader_who_meets_a_file_that_is_gone_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = VectorStore(tmp_path / "store")
     for text in ("a", "b"):
