@@ -1,6 +1,6 @@
-"""The shell of every item tokenizer: who was named, names for newcomers, retiring, saving. No torch.
+"""The shell of every item tokenizer: who was named, names for new items, retiring, saving. No torch.
 
-A tokenizer's file names the items (``name``) and says how a newcomer is named (``name_new``); nothing else differs.
+A tokenizer's file names the items (``name``) and says how a new item is named (``name_new``); nothing else differs.
 Items are counted in a drawn order wherever the order of rows could tell something: rows may follow the whole log.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -51,7 +52,7 @@ class NamesItems(ABC, Generic[C]):
 
     @abstractmethod
     def name_new(self, catalogue: Dataset, item_rows: IntArray) -> Codes:
-        """The present names and, after them, those of these newcomers."""
+        """The present names and, after them, those of these new items."""
 
     def path_lengths(self) -> IntArray:
         """``[N]`` how many leading tokens of a name an item may share with others; the rest only tells it apart."""
@@ -90,7 +91,7 @@ class NamesItems(ABC, Generic[C]):
 
         Raises ``DataError`` where the catalogue does not begin with the items that were named.
         """
-        new = self.newcomers(catalogue)
+        new = self.unnamed(catalogue)
         if len(new):
             self._grow(self.name_new(catalogue, new), catalogue)
         return self
@@ -100,7 +101,7 @@ class NamesItems(ABC, Generic[C]):
         self._codes = self.codes.retired(item_rows, back=back)
         return self
 
-    def newcomers(self, catalogue: Dataset) -> IntArray:
+    def unnamed(self, catalogue: Dataset) -> IntArray:
         """Rows of the items that have no name yet."""
         named = self.codes.n_items
         if catalogue.n_items < named or _digest(catalogue.item_ids[:named]) != self.facts["items"]:
@@ -111,7 +112,7 @@ class NamesItems(ABC, Generic[C]):
         return np.arange(named, catalogue.n_items)
 
     def save(self, folder: Path) -> None:
-        """Names, vocabulary, settings and what newcomers need, in the layout of ``core.store``."""
+        """Names, vocabulary, settings and what new items need, in the layout of ``core.store``."""
         codes = self.codes
         arrays = {"tokens": codes.tokens, "live": codes.live, **{f"state/{k}": v for k, v in self.state().items()}}
         facts = {"vocabulary": codes.vocabulary, "atomic": codes.atomic, "fit": self.facts}
@@ -142,9 +143,10 @@ class NamesItems(ABC, Generic[C]):
 class NamesVectors(NamesItems[C]):
     """A tokenizer that quantises item vectors ``[N, D]`` which an ``Encoder`` makes of the items' texts.
 
-    The class names ``item_vectors``; its settings have ``text``, the template of the texts.
+    The class names ``item_vectors``; its settings have ``text``, the template of the texts, and ``tie_break``.
     It learns from the vectors of items that occur in training alone and then names all. ``facts["repair"]`` says how
-    many items shared a name before names were repaired, and what became of them.
+    many items shared a name before names were repaired, and what became of them; ``facts["twins"]`` how many of these
+    collisions no quantiser could have avoided, because vectors are the same.
     """
 
     reads_interactions = True  # the training part decides which vectors are learnt from
@@ -161,7 +163,7 @@ class NamesVectors(NamesItems[C]):
 
     @abstractmethod
     def quantise_new(self, vectors: FloatArray, taken: IntArray) -> IntArray:
-        """``[n, K]`` different rows for newcomers, none of them in ``taken`` ``[N, K]``."""
+        """``[n, K]`` different rows for new items, none of them in ``taken`` ``[N, K]``."""
 
     @abstractmethod
     def sizes(self) -> Sequence[int]:
@@ -176,7 +178,7 @@ class NamesVectors(NamesItems[C]):
             self._given = None
 
     def add(self, catalogue: Dataset, vectors: FloatArray | None = None) -> Self:
-        """Name newcomers from their texts, or from ``vectors`` ``[n, D]``, one row a newcomer."""
+        """Name new items from their texts, or from ``vectors`` ``[n, D]``, one row a new item."""
         self._given = vectors
         try:
             return super().add(catalogue)
@@ -187,7 +189,12 @@ class NamesVectors(NamesItems[C]):
         seen = train.item_counts > 0
         if not seen.any():
             raise DataError(f"'{train.name}' has no training event, so no item to learn names from")
-        numbers = self.quantise(self._vectors(train, np.arange(train.n_items)), seen, run)
+        names = prod(self.sizes())
+        if self.config.tie_break == "match" and train.n_items > names:  # type: ignore[attr-defined]
+            raise DataError(f"{train.n_items:,} items do not fit into {names:,} names: more levels or codes")
+        vectors = self._vectors(train, np.arange(train.n_items))
+        self.facts["twins"] = len(vectors) - len(np.unique(vectors.view(f"V{vectors[0].nbytes}")))
+        numbers = self.quantise(vectors, seen, run)
         learnt = [*self.sizes()]
         self._widen([*learnt, learnt[-1]][: numbers.shape[1]], numbers)
         return level_codes(numbers, self.facts["places"])
@@ -241,6 +248,7 @@ def digits(numbers: IntArray) -> Tokens:
     last."""
     text = np.asarray(numbers, dtype=np.int64).astype("S")
     letters = text.view(np.uint8).reshape(len(text), -1).astype(np.int32)
+    letters = letters[:, : int((letters > 0).sum(1).max(initial=0))]
     return np.where(letters == 0, -1, letters - ord("0")).astype(np.int32)
 
 

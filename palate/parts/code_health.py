@@ -61,11 +61,13 @@ class Agreement:
 
 @dataclass(frozen=True)
 class CodeHealth:
-    """Collisions are items minus different names; ``collisions_before`` the repair, None where there was none."""
+    """Collisions are items minus different names; ``collisions_before`` the repair, None where there was none, and
+    ``twins`` of them because vectors are the same."""
 
     items: int
     places: tuple[Place, ...]
     collisions_before: int | None
+    twins: int
     collisions: int
     agreement: Agreement | None
 
@@ -77,7 +79,11 @@ class CodeHealth:
             lines.append(
                 f"{at:>5} {place.items:>7,} {used:>7}  {place.entropy:>8.2f} {place.balance:>8.2f} {place.largest:>8,}"
             )
-        before = "" if self.collisions_before is None else f"{self.collisions_before:,} before repair, "
+        before = (
+            ""
+            if self.collisions_before is None
+            else f"{self.collisions_before:,} before repair ({self.twins:,} twins), "
+        )
         lines.append(f"collisions: {before}{self.collisions:,} now, of {self.items:,} items")
         if self.agreement is not None:
             a = self.agreement
@@ -105,7 +111,8 @@ def health(
     different = len(np.unique(codes.tokens, axis=0))
     agreement = None if vectors is None else agree(codes.tokens, vectors, ordered=ordered, seed=seed)
     before = None if repair is None else int(repair["first_pass"])
-    return CodeHealth(codes.n_items, tuple(places), before, codes.n_items - different, agreement)
+    twins = int(facts.get("twins", 0))
+    return CodeHealth(codes.n_items, tuple(places), before, twins, codes.n_items - different, agreement)
 
 
 def _place(tokens: IntArray, known: int) -> Place:

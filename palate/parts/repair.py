@@ -9,7 +9,7 @@ Three steps, each only for items that need it:
 3. *matching*: items that still share take, at the least total distance, last-level codes that nobody below the same
    codes has. It always succeeds, also for identical vectors.
 
-Codes that are given stay: newcomers are named around them. Shapes: n items, H levels, V codes of a level.
+Codes that are given stay: new items are named around them. Shapes: n items, H levels, V codes of a level.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def name_all(
 
 
 def name_more(coder: Coder, points: Tensor, taken: Rows, tie_break: TieBreak) -> Rows:
-    """Codes of newcomers around those that are ``taken``, in the order of the newcomers."""
+    """Codes of new items around those that are ``taken``, in the order of the new items."""
     codes, order = encode(coder, points), np.arange(len(points))
     if tie_break == "match":
         return separate(coder, points, codes, order, taken=taken)[0]

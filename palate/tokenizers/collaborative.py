@@ -10,7 +10,7 @@ Where we depart, and why:
 - A graph in pieces has no unique eigenvectors: its pieces are packed into parts of about equal size and only large
   pieces are cut. Where nothing separates items (no edge, or everything in one part) they are split equally, so the
   recursion always ends.
-- Items without a training event, and newcomers, get one private token each. Nothing is known about them here.
+- Items without a training event, and new items, get one private token each. Nothing is known about them here.
 - Numbers within a leaf follow a drawn order.
 """
 

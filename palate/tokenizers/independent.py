@@ -20,7 +20,7 @@ class IndependentConfig(Config):
 
 
 class Independent(NamesItems[IndependentConfig]):
-    """Item row i is the token ``<item_i>``; a newcomer is a new word, which a model must make room for."""
+    """Item row i is the token ``<item_i>``; a new item is a new word, which a model must make room for."""
 
     config_type = IndependentConfig
 

@@ -3,7 +3,7 @@
 The RID of Hua et al., "How to Index Item IDs for Recommendation Foundation Models", SIGIR-AP 2023 (arXiv 2305.06569).
 A name is plain text: a text model's own tokenizer splits the digits, so unrelated items share pieces.
 
-Where we depart, and why: the range grows with the catalogue where it is too narrow, and newcomers draw from what is
+Where we depart, and why: the range grows with the catalogue where it is too narrow, and new items draw from what is
 left of it. That the paper's command also draws the embeddings of numerals anew is the model's affair.
 """
 

@@ -13,7 +13,7 @@ from palate.parts.code_health import agree, health
 
 def test_use_and_balance_by_hand() -> None:
     numbers = np.array([[0, 0], [0, 1], [0, 2], [0, 3], [1, 0], [1, 1], [2, 0], [3, 0]])
-    found = health(level_codes(numbers, [4, 8]), facts={"places": [4, 8], "repair": {"first_pass": 5}})
+    found = health(level_codes(numbers, [4, 8]), facts={"places": [4, 8], "repair": {"first_pass": 5}, "twins": 2})
     first, second = found.places
     assert (first.items, first.used, first.known, first.largest) == (8, 4, 4, 4)
     assert first.entropy == pytest.approx(0.5 * 1 + 0.25 * 2 + 2 * 0.125 * 3)
@@ -21,7 +21,7 @@ def test_use_and_balance_by_hand() -> None:
     assert (second.used, second.known) == (4, 8)
     assert (found.collisions_before, found.collisions, found.agreement) == (5, 0, None)
     table = found.table()
-    assert "collisions: 5 before repair, 0 now, of 8 items" in table
+    assert "collisions: 5 before repair (2 twins), 0 now, of 8 items" in table
     assert "4/8" in table
 
 

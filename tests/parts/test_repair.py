@@ -61,8 +61,8 @@ def test_nobody_shares_a_name_and_nobody_given_moves(n: int, kinds: int, more: i
     assert codes.min() >= 0
     assert codes.max() < 5
     assert repair.nearest == n - len(np.unique(encode(grid, points), axis=0))
-    newcomers = name_more(grid, texts[torch.arange(more) % kinds], codes, "match")
-    assert different(np.concatenate([codes, newcomers]))
+    later = name_more(grid, texts[torch.arange(more) % kinds], codes, "match")
+    assert different(np.concatenate([codes, later]))
 
 
 def test_more_items_than_names() -> None:
