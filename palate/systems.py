@@ -111,6 +111,9 @@ TABLE: tuple[System, ...] = (
         "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
         "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
         ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
+        "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
+        "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
+        presets=("tiny", "paper"), packages=("tokenizers",),
     ),
 )  # fmt: skip
 
@@ -125,7 +128,7 @@ def system(name: str) -> System:
 
 def default_settings(kind: type) -> Config:
     """A class that takes parts names its settings; any other says them when it is made."""
-    return kind.config_type() if hasattr(kind, "config_type") else kind().config  # type: ignore[no-any-return]
+    return kind.config_type() if hasattr(kind, "config_type") else kind().config
 
 
 TOKENIZERS = {

@@ -35,6 +35,8 @@ class Codes:
     def __post_init__(self) -> None:
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise DataError("two tokens of a vocabulary of item names read alike")
+        if len(self.live) != len(self.tokens):
+            raise DataError(f"{len(self.tokens)} names need as many flags, not {len(self.live)}")
         if self.tokens.size and int(self.tokens.max()) >= len(self.vocabulary):
             raise DataError("an item's name uses a token that is not in the vocabulary")
         ended = self.tokens < 0
@@ -81,8 +83,11 @@ class Codes:
 
     def retired(self, item_rows: IntArray, *, back: bool = False) -> Codes:
         """The same names without these items, or with them ``back``."""
+        rows = np.asarray(item_rows)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self.n_items):
+            raise DataError(f"only item rows from 0 to {self.n_items - 1} can be retired")
         live = self.live.copy()
-        live[item_rows] = back
+        live[rows] = back
         return replace(self, live=live)
 
     @cached_property

@@ -49,7 +49,10 @@ class Part(Config):
         if not isinstance(given, Mapping):
             return given
         beside = {key: value for key, value in given.items() if key not in ("name", "settings")}
-        return {"name": given.get("name"), "settings": _merge(dict(given.get("settings") or {}), beside)}
+        settings = given.get("settings") or {}
+        if not isinstance(settings, Mapping):
+            raise ValueError("settings of a component are written as tokenizer.levels=3")
+        return {"name": given.get("name"), "settings": _merge(settings, beside)}
 
 
 C = TypeVar("C", bound=Config)
@@ -118,6 +121,8 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for key, value in new.items():
         before = merged.get(key)
+        if isinstance(value, str) and isinstance(before, dict) and "name" in before:  # tokenizer=rq-vae
+            value = {"name": value}
         if isinstance(value, Mapping) and isinstance(before, dict) and not _another(before, value):
             merged[key] = _merge(before, value)
         else:
@@ -137,10 +142,12 @@ def _sentence(kind: type[BaseModel], failure: ValidationError, where: str) -> st
     if problem["type"] == "extra_forbidden":
         fields = _fields_at(kind, path[:-1])
         return f"{where}: unknown setting '{key}'{nearest(path[-1], fields)}"
+    said, value = problem["msg"].removeprefix("Value error, "), problem.get("input")
     if not path:  # settings that do not go together
-        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
-    value = problem.get("input")
-    return f"{where}: setting '{key}' cannot be {value!r}: {problem['msg']}"
+        return f"{where}: {said}"
+    if problem["type"] == "value_error":  # a section whose settings do not go together
+        return f"{where}: setting '{key}': {said}"
+    return f"{where}: setting '{key}' cannot be {value!r}: {said}"
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:

@@ -151,7 +151,7 @@ class NamesVectors(NamesItems[C]):
 
     reads_interactions = True  # the training part decides which vectors are learnt from
     item_vectors: ClassVar[Callable[..., FloatArray]]
-    """That of ``backbones.vectors``, which this storey cannot import: (catalogue, encoder, template) → ``[N, D]``."""
+    """``backbones.vectors.item_vectors``, out of this storey's reach: (catalogue, encoder, template) → ``[N, D]``."""
 
     def __init__(self, config: C | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config)

@@ -126,7 +126,7 @@ class ItemTokenizer(Protocol):
     def add(self, catalogue: Dataset) -> Self:
         """Name the items that ``catalogue`` has beyond those named so far; names once given never change."""
 
-    def retire(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
+    def retire(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> Self:
         """Items whose names lead nowhere from now on, or lead to them again."""
 
     def save(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Beam search over the names of a catalogue: exact where the beam is wide, never an item that does not exist.
 
-A beam's keys and values are never moved. Every step writes those of all beams behind those of earlier steps, and a
+A beam's keys and values are never reordered. Every step puts those of all beams behind those of earlier steps, and a
 beam attends to its own ancestors through a mask. So a request's prompt is read once and held once, however many beams
 grow from it. Shapes: B requests, W beams, C children, V tokens of the vocabulary, S prompt tokens.
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from palate.parts.trie import ROOT, Trie
+from palate.parts.trie import ROOT, Gate, Trie
 
 
 class Speaker(Protocol):
@@ -22,6 +22,9 @@ class Speaker(Protocol):
 
     def begin(self, n_beams: int, depth: int) -> Tensor:
         """``[B, 1, V]`` logits of the first token; at most ``depth`` tokens of ``n_beams`` beams will follow."""
+
+    def say(self, names: Tensor) -> Tensor:
+        """``[B, n]`` log-probabilities of whole names ``[B, n, T]``, -1 after the end of each."""
 
     def advance(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
         """``[B, W, V]`` logits after ``tokens`` ``[B, W]``. ``ancestors`` ``[B, W, t]``: where among all the tokens
@@ -41,14 +44,20 @@ class Found:
     exact: Tensor
 
 
+def name_scores(logits: Tensor, names: Tensor) -> Tensor:
+    """``[..., T, V]`` logits of each token of ``names`` ``[..., T]``, -1 after the end → ``[...]``."""
+    said = logits.gather(-1, names.clamp(min=0)[..., None])[..., 0].float() - logits.float().logsumexp(-1)
+    return said.masked_fill(names < 0, 0.0).sum(-1)
+
+
 @torch.no_grad()
 def beam_search(
-    speaker: Speaker, trie: Trie, b: int, *, beam: int, k: int | None = None, closed: Tensor | None = None
+    speaker: Speaker, trie: Trie, b: int, *, beam: int, k: int | None = None, gate: Gate | None = None
 ) -> Found:
-    """The best ``k`` names by log-probability that ``beam`` beams find; ties by item row.
+    """The best ``k`` names by log-probability that ``beam`` beams find; equal ones by item row.
 
-    A name's score is the sum of its tokens' log-probabilities over the whole vocabulary. ``closed`` comes from
-    ``Trie.closed``. With ``beam`` no less than the items, it equals scoring every item.
+    A name's score is the sum of its tokens' log-probabilities over the whole vocabulary. ``gate`` comes from
+    ``Trie.gate``. With ``beam`` no less than the items, it equals scoring every item.
     """
     device = trie.tokens.device
     nodes = torch.full((b, 1), ROOT, device=device)
@@ -58,7 +67,7 @@ def beam_search(
     said = 0
     logits = speaker.begin(beam, trie.depth)
     for step in range(trie.depth):
-        children = _open_children(trie, nodes, closed)
+        children = _open_children(trie, nodes, gate)
         grown = _grown(trie, nodes, scores, children, logits)
         flat = grown.flatten(1)
         width = min(beam, flat.shape[1])
@@ -77,14 +86,13 @@ def beam_search(
     return _best(trie.items[nodes], scores, cut, k or beam)
 
 
-def _open_children(trie: Trie, nodes: Tensor, closed: Tensor | None) -> Tensor:
+def _open_children(trie: Trie, nodes: Tensor, gate: Gate | None) -> Tensor:
     """``[B, W, C]`` children that lead somewhere for their request, -1 elsewhere."""
     children = trie.children(nodes)
-    if closed is None or not len(closed):
+    if gate is None:
         return children
-    keys = torch.arange(len(nodes), device=nodes.device)[:, None, None] * trie.n_nodes + children
-    place = torch.searchsorted(closed, keys).clamp_(max=len(closed) - 1)
-    return torch.where(closed[place] == keys, -1, children)
+    request = torch.arange(len(nodes), device=nodes.device)[:, None, None]
+    return torch.where(gate.passes(request, children), children, -1)
 
 
 def _grown(trie: Trie, nodes: Tensor, scores: Tensor, children: Tensor, logits: Tensor) -> Tensor:
@@ -129,6 +137,24 @@ class CausalSpeaker:
             past_key_values=self.cache, use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         return out.logits
+
+    def say(self, names: Tensor) -> Tensor:
+        from transformers import DynamicCache
+
+        self.cache, self.said = DynamicCache(), 0
+        first = self.begin(1, 1)[:, :, None]
+        b, n, depth = names.shape
+        if depth == 1:
+            return name_scores(first.expand(b, n, 1, -1), names)
+        rows = torch.arange(n * (depth - 1), device=names.device)
+        own = (rows[:, None] // (depth - 1) == rows // (depth - 1)) & (rows <= rows[:, None])
+        mask = torch.cat([self.seen[:, None, :].expand(b, len(rows), -1), own.expand(b, -1, -1)], 2)
+        out = self.model(
+            input_ids=names[..., :-1].clamp(min=0).flatten(1), attention_mask=_additive(mask, self.model.dtype),
+            position_ids=self.lengths[:, None] + rows % (depth - 1), past_key_values=self.cache, use_cache=True,
+        )  # fmt: skip
+        logits = torch.cat([first.expand(b, n, 1, -1), out.logits.view(b, n, depth - 1, -1)], 2)
+        return name_scores(logits, names)
 
     def advance(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
         b, width = tokens.shape

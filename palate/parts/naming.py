@@ -12,11 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from palate.core.codes import Codes
 from palate.core.ragged import Ragged
 from palate.core.rankings import Rankings
 from palate.core.requests import Requests
-from palate.parts.decode import Found, Speaker, beam_search
+from palate.parts.decode import Speaker, beam_search
 from palate.parts.trie import Trie
 
 Speak = Callable[[Requests], Speaker]
@@ -24,15 +23,15 @@ Speak = Callable[[Requests], Speaker]
 
 AT_ONCE = 64
 """Requests that are read together."""
-ROWS_AT_ONCE = 4096
-"""Beams of all requests together while chosen items are scored."""
+NAMES_AT_ONCE = 4096
+"""Beams, or names, of all these requests together."""
 
 
 class Naming:
     """The catalogue as a model says it.
 
-    tokens  ``[N, T]`` every item's name in the model's vocabulary, -1 after its end. Where names differ in length, or
-            all are to be ``ended``, each ends with ``end``, so that none is the beginning of another
+    tokens  ``[N, T]`` every item's name in the model's vocabulary, -1 after its end. With ``end`` each name ends with
+            that token, so that none is the beginning of another
     trie    of the live ones
     """
 
@@ -42,24 +41,17 @@ class Naming:
         vocabulary: int,
         live: npt.NDArray[np.bool_],
         *,
-        end: int,
-        ended: bool = False,
+        end: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """``names`` ``[N, K]`` in the model's vocabulary, -1 after the end of a shorter one."""
         names = np.asarray(names, dtype=np.int64)
-        lengths = (names >= 0).sum(1)
-        if len(names) and (ended or lengths.min() < names.shape[1]):
+        if end is not None:
+            lengths = (names >= 0).sum(1)
             names = np.pad(names, ((0, 0), (0, 1)), constant_values=-1)
             names[np.arange(len(names)), lengths] = end
         self.tokens = torch.from_numpy(names).to(device)
         self.trie = Trie.of(names, vocabulary, live, device)
-
-    @classmethod
-    def of(cls, codes: Codes, *, first: int, vocabulary: int, end: int, device: torch.device | str = "cpu") -> Naming:
-        """Names whose tokens are those of ``codes``, ``first`` being the model's row of the first of them."""
-        names = np.where(codes.tokens >= 0, codes.tokens.astype(np.int64) + first, -1)
-        return cls(names, vocabulary, codes.live, end=end, device=device)
 
     @property
     def n_items(self) -> int:
@@ -70,62 +62,43 @@ class Naming:
         order = np.argsort(-requests.histories.lengths, kind="stable")
         items = np.full((len(requests), k), -1, dtype=np.int64)
         scores = np.full((len(requests), k), np.nan, dtype=np.float32)
-        exact = True
-        for start in range(0, len(order), AT_ONCE):
-            rows = order[start : start + AT_ONCE]
+        exact, beam = True, max(beam, k)
+        at_once = max(1, min(AT_ONCE, NAMES_AT_ONCE // beam))
+        for start in range(0, len(order) if k else 0, at_once):
+            rows = order[start : start + at_once]
             some = requests[rows]
-            found = self._search(some, speak, beam=max(beam, k), k=k)
+            gate = self.trie.gate(some.leave_out, some.candidates)
+            found = beam_search(speak(some), self.trie, len(rows), beam=beam, k=k, gate=gate)
             width = found.items.shape[1]
             items[rows, :width] = found.items.cpu().numpy()
-            given = found.items >= 0
-            scores[rows, :width] = found.scores.masked_fill(~given, torch.nan).cpu().numpy()
+            scores[rows, :width] = found.scores.masked_fill(found.items < 0, torch.nan).cpu().numpy()
             exact = exact and bool(found.exact.all())
         return Rankings(items, scores, exact)
 
-    def score(self, requests: Requests, candidates: Ragged, speak: Speak) -> npt.NDArray[np.float32]:
-        """``[sum of C]`` the log-probability of each candidate's name; NaN for an item without a live name."""
-        flat = candidates.flat()
-        said = np.full(len(flat), np.nan, dtype=np.float32)
-        offsets = candidates.offsets()
-        row = 0
-        while row < len(requests):
-            widest, stop = 1, row
-            while stop < len(requests) and stop - row < AT_ONCE:
-                widest = max(widest, int(candidates.lengths[stop]))
-                if stop > row and widest * (stop + 1 - row) > ROWS_AT_ONCE:
-                    break
-                stop += 1
-            asked = candidates[np.arange(row, stop)]
-            some = Requests(**{**vars(requests[row:stop]), "candidates": asked, "leave_out": None})
-            found = self._search(some, speak, beam=widest, k=widest)
-            said[offsets[row] : offsets[stop]] = _looked_up(found, asked, self.n_items)
-            row = stop
+    @torch.no_grad()
+    def score(
+        self, requests: Requests, candidates: Ragged, speak: Speak, live: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """``[sum of C]`` the log-probability of each candidate's name; NaN where ``live`` ``[N]`` says so or there is
+        no name. Each name is said as given: nothing is searched."""
+        said = np.full(int(candidates.lengths.sum()), np.nan, dtype=np.float32)
+        offsets, device = candidates.offsets(), self.tokens.device
+        for start in range(0, len(requests), AT_ONCE):
+            rows = np.arange(start, min(start + AT_ONCE, len(requests)))
+            asked, speaker = candidates[rows], speak(requests[rows])
+            widest = int(asked.lengths.max(initial=0))
+            step = max(1, NAMES_AT_ONCE // len(rows))
+            for first in range(0, widest, step):
+                slot = first + np.arange(min(step, widest - first))
+                there = slot < asked.lengths[:, None]
+                place = np.where(there, offsets[rows][:, None] + slot, 0)
+                item = np.where(there, candidates.flat()[place], -1)
+                named = there & (item >= 0) & (item < self.n_items)
+                named[named] = live[item[named]]
+                names = self.tokens[torch.from_numpy(np.where(named, item, 0)).to(device)]
+                scores = speaker.say(names).cpu().numpy()
+                said[place[named]] = scores[named]
         return said
-
-    def _search(self, requests: Requests, speak: Speak, *, beam: int, k: int) -> Found:
-        leave_out, candidates = (self._known(part) for part in (requests.leave_out, requests.candidates))
-        closed = self.trie.closed(leave_out, candidates, len(requests))
-        return beam_search(speak(requests), self.trie, len(requests), beam=beam, k=k, closed=closed)
-
-    def _known(self, items: Ragged | None) -> Ragged | None:
-        if items is None:
-            return None
-        flat = items.flat()
-        return items.where((flat >= 0) & (flat < self.n_items))
-
-
-def _looked_up(found: Found, asked: Ragged, n_items: int) -> npt.NDArray[np.float32]:
-    """The scores of the asked items, flat; NaN where one was not found."""
-    items, scores = found.items.cpu().numpy(), found.scores.cpu().numpy()
-    keys = np.where(items >= 0, np.arange(len(items))[:, None] * n_items + items, -1).ravel()
-    order = np.argsort(keys)
-    flat = asked.flat()
-    wanted = np.where((flat >= 0) & (flat < n_items), asked.row_numbers() * n_items + flat, -2)
-    place = np.minimum(np.searchsorted(keys[order], wanted), max(len(keys) - 1, 0))
-    if not len(keys):
-        return np.full(len(flat), np.nan, dtype=np.float32)
-    hit = keys[order][place] == wanted
-    return np.where(hit, scores.ravel()[order][place], np.nan).astype(np.float32)
 
 
 def spelled(names: Tensor, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

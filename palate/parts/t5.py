@@ -10,16 +10,18 @@ H heads, d width of each, V tokens of the vocabulary, W beams.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palate.core.config import Config
 from palate.core.errors import TrainingError
+from palate.parts.decode import name_scores
 from palate.parts.dropout import Dropout
 from palate.parts.packing import Group, Packing
 
@@ -39,6 +41,12 @@ class T5Config(Config):
     buckets: int = Field(32, ge=4)
     farthest: int = Field(128, ge=2)
     """Distances from here on share one bucket."""
+
+    @model_validator(mode="after")
+    def _far_is_far(self) -> Self:
+        if self.farthest <= self.buckets // 2:
+            raise ValueError(f"farthest {self.farthest} must be more than half of the {self.buckets} buckets")
+        return self
 
 
 class T5(nn.Module):
@@ -102,13 +110,27 @@ class T5(nn.Module):
         ``memory`` ``[P, D]`` of the packed inputs; compare them with ``table``."""
         start = torch.zeros_like(targets[:, :1])
         x = self.drop(self.tokens(torch.cat([start, targets[:, :-1].clamp(min=0)], 1)))
-        places = torch.arange(x.shape[1], device=x.device)
-        behind = places[None, :] - places[:, None]
-        bias = self.decoder_distances(bucket(behind, self.config, both_ways=False)).permute(2, 0, 1)
-        bias = bias.masked_fill(behind > 0, -torch.inf)
+        bias = self.behind(x.shape[1], x.device)
         for layer in self.decoder:
             x = layer(x, bias, memory, packing)
         return self.finish(x)
+
+    def behind(self, depth: int, device: torch.device) -> Tensor:
+        """``[H, T, T]`` what the decoder adds to its attention: offsets by distance, -inf for what comes later."""
+        places = torch.arange(depth, device=device)
+        distance = places[None, :] - places[:, None]
+        bias = self.decoder_distances(bucket(distance, self.config, both_ways=False)).permute(2, 0, 1)
+        return bias.masked_fill(distance > 0, -torch.inf)
+
+    def widen(self, more: int) -> None:
+        """Further tokens at the end of the vocabulary; each begins as the mean of the present ones."""
+        for name in ("tokens", "out"):
+            table = getattr(self, name)
+            if table is not None:
+                rows = table.weight.detach()
+                wider = nn.Embedding(len(rows) + more, rows.shape[1], device=rows.device, dtype=rows.dtype)
+                wider.weight.data = torch.cat([rows, rows.mean(0, keepdim=True).expand(more, -1)])
+                setattr(self, name, wider)
 
     def finish(self, x: Tensor) -> Tensor:
         """The decoder's last norm, and the scale that a tied table needs."""
@@ -192,10 +214,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor, memory: Tensor, packing: Packing) -> Tensor:
         """``[b, T, D]`` → ``[b, T, D]``; ``memory`` ``[P, D]``."""
-        own, cross = self.attention, self.cross
-        y = self.norm(x)
-        mixed = own.mix(own.split(own.query(y)), own.split(own.key(y)), own.split(own.value(y)), bias)
-        x = x + self.drop(own.out(mixed.flatten(-2)))
+        x, cross = self.look_back(x, bias), self.cross
         q, k, v = cross.split(cross.query(self.cross_norm(x))), *self.recall(memory)
         mixed = torch.cat([
             cross.mix(
@@ -206,6 +225,12 @@ class DecoderLayer(nn.Module):
         ])  # fmt: skip
         x = x + self.drop(cross.out(mixed.flatten(-2)))
         return self.forward_(x)
+
+    def look_back(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Attention to what was said before."""
+        own, y = self.attention, self.norm(x)
+        mixed = own.mix(own.split(own.query(y)), own.split(own.key(y)), own.split(own.value(y)), bias)
+        return x + self.drop(own.out(mixed.flatten(-2)))
 
     def recall(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``[P, H, d]`` of what was encoded."""
@@ -262,6 +287,18 @@ class T5Speaker:
         start = torch.zeros_like(ancestors[..., :1])  # the start token stands before all that is counted there
         return self._step(tokens, torch.cat([start, ancestors + 1], 2))
 
+    def say(self, names: Tensor) -> Tensor:
+        model, (b, n, depth) = self.model, names.shape
+        start = torch.zeros((b, n, 1), dtype=torch.int64, device=names.device)
+        x = model.tokens(torch.cat([start, names[..., :-1].clamp(min=0)], 2)).flatten(0, 1)
+        bias = model.behind(depth, x.device)
+        for layer, cross in zip(model.decoder_layers, self.cross, strict=True):
+            x = layer.look_back(x, bias)
+            asked = layer.cross.query(layer.cross_norm(x)).view(b, n * depth, -1)
+            x = x + _ask(layer.cross, asked, cross[0], cross[1], self.padding).view(x.shape)
+            x = layer.forward_(x)
+        return name_scores(model.finish(x).view(b, n, depth, -1) @ model.table.T, names)
+
     def _step(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
         """``[B, W]`` tokens, and where they and those before them lie → ``[B, W, V]``."""
         model, (b, width) = self.model, tokens.shape
@@ -311,13 +348,17 @@ def described(settings: Mapping[str, Any]) -> T5Config:
     """The sizes in the ``config.json`` of a T5 of the transformers library. Raises ``TrainingError`` where they are of
     another kind of network."""
     kind, activation = settings.get("model_type"), settings.get("feed_forward_proj", "relu")
-    layers = settings.get("num_layers")
-    if kind != "t5" or activation not in ("relu", "gated-gelu") or settings.get("num_decoder_layers", layers) != layers:
-        raise TrainingError(f"this checkpoint is no T5 that can be read here: {kind}, {activation}, {layers} layers")
+    layers, tied = settings.get("num_layers"), settings.get("tie_word_embeddings", True)
+    even = settings.get("num_decoder_layers", layers) == layers and settings.get("scale_decoder_outputs", tied) == tied
+    if kind != "t5" or activation not in ("relu", "gated-gelu") or not even:
+        raise TrainingError(
+            f"this checkpoint is no T5 that can be read here: a '{kind}' with '{activation}' layers; it must have as "
+            "many layers in its decoder as in its encoder, and divide its output exactly where tables are tied"
+        )
     return T5Config(
         width=settings["d_model"], layers=settings["num_layers"], heads=settings["num_heads"],
         head_width=settings["d_kv"], forward_width=settings["d_ff"], gated=activation == "gated-gelu",
-        dropout=settings.get("dropout_rate", 0.1), tied=settings.get("tie_word_embeddings", True),
+        dropout=settings.get("dropout_rate", 0.1), tied=tied,
         buckets=settings.get("relative_attention_num_buckets", 32),
         farthest=settings.get("relative_attention_max_distance", 128),
     )  # fmt: skip
@@ -326,7 +367,7 @@ def described(settings: Mapping[str, Any]) -> T5Config:
 def read_hub(model: T5, weights: Mapping[str, Tensor]) -> T5:
     """Fill ``model`` with weights named as the transformers library names T5's; further rows of our token table keep
     their drawn weights. Raises ``TrainingError`` naming the first weight that does not fit."""
-    own = model.state_dict()
+    own, fitting = model.state_dict(), {}
     ours = {_ours(name): tensor for name, tensor in weights.items() if "embed_tokens" not in name}
     if model.out is None:
         ours.pop("out.weight", None)
@@ -335,8 +376,8 @@ def read_hub(model: T5, weights: Mapping[str, Tensor]) -> T5:
         if not fits or (own[name].shape != ours[name].shape and name not in ("tokens.weight", "out.weight")):
             raise TrainingError(f"this checkpoint does not fit a T5 of these sizes: '{name}' differs")
         rows = min(len(own[name]), len(ours[name]))  # a checkpoint may hold more rows than its tokenizer has tokens
-        own[name][:rows] = ours[name][:rows]
-    model.load_state_dict(own)
+        fitting[name] = torch.cat([ours[name][:rows], own[name][rows:]])
+    model.load_state_dict(fitting)
     return model
 
 
@@ -344,6 +385,9 @@ def _ours(name: str) -> str:
     stem = name.removesuffix(".weight")
     if stem in OUTSIDE:
         return f"{OUTSIDE[stem]}.weight"
-    side, _, layer, _, place, *part = stem.split(".")
-    inner = NORMS[side][int(place)] if part == ["layer_norm"] else INSIDE.get(".".join(part), stem)
+    found = re.fullmatch(r"(encoder|decoder)\.block\.(\d+)\.layer\.([012])\.(.+)", stem)
+    if found is None or int(found[3]) >= len(NORMS[found[1]]):
+        return name
+    side, layer, place, part = found.groups()
+    inner = NORMS[side][int(place)] if part == "layer_norm" else INSIDE.get(part, stem)
     return f"{side}.{layer}.{inner}.weight"

@@ -135,39 +135,50 @@ class Trie:
         rows = torch.where(inside, rows, ROOT)
         return torch.where(inside & (self.n_below[rows] > 0), rows, -1)
 
-    def closed(self, leave_out: Ragged | None, candidates: Ragged | None, b: int) -> Tensor | None:
-        """Which nodes lead nowhere for which of b requests, as sorted keys ``request * M + node``; None = no more than
-        for everybody.
+    def gate(self, leave_out: Ragged | None, candidates: Ragged | None) -> Gate | None:
+        """What each request may reach; None = all live items. Rows that name no item are ignored.
 
         leave_out   items that must not be reached
         candidates  the only items that may be reached
         """
-        if leave_out is None and candidates is None:
+        n = len(self.paths)
+        if candidates is not None:
+            wanted = candidates.distinct(n)
+            return Gate(self._nodes(wanted if leave_out is None else wanted.without(leave_out))[0], self.n_nodes, True)
+        if leave_out is None:
             return None
-        if candidates is None:
-            assert leave_out is not None
-            return self._emptied(leave_out)
-        barred = np.ones((b, len(self.paths)), dtype=bool)
-        barred[candidates.row_numbers(), candidates.flat()] = False
-        if leave_out is not None:
-            barred[leave_out.row_numbers(), leave_out.flat()] = True
-        flat = np.nonzero(barred)[1]
-        offsets = np.concatenate([[0], np.cumsum(barred.sum(1))])
-        return self._emptied(Ragged.from_offsets(flat, offsets))
+        keys, counts = self._nodes(leave_out.distinct(n))
+        return Gate(keys[counts == self.n_below[keys % self.n_nodes]], self.n_nodes, False)
 
-    def _emptied(self, barred: Ragged) -> Tensor:
-        """Nodes below which a request's barred items are all the live ones."""
+    def _nodes(self, items: Ragged) -> tuple[Tensor, Tensor]:
+        """The nodes on the way to each request's live ``items`` as sorted keys ``request * M + node``, and how many of
+        the items lie below each."""
         device = self.paths.device
-        request = torch.from_numpy(barred.row_numbers()).to(device)
-        item = torch.from_numpy(barred.flat().astype(np.int64)).to(device)
-        pair = torch.unique(request * len(self.paths) + item)
-        request, item = pair // len(self.paths), pair % len(self.paths)
+        request = torch.from_numpy(items.row_numbers()).to(device)
+        item = torch.from_numpy(items.flat().astype(np.int64)).to(device)
         live = self.n_below[self.paths[item, -1]] > 0
         request, path = request[live], self.paths[item[live]]
         once = torch.ones_like(path, dtype=torch.bool)  # a short name's last node stands several times
         once[:, 1:] = path[:, 1:] != path[:, :-1]
         keys, counts = torch.unique((request[:, None] * self.n_nodes + path)[once], return_counts=True)
-        return keys[counts == self.n_below[keys % self.n_nodes]]
+        return keys, counts
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """Which nodes a request may pass: ``keys`` ``request * M + node``, ascending, are the open ones or the closed."""
+
+    keys: Tensor
+    n_nodes: int
+    opens: bool
+
+    def passes(self, request: Tensor, nodes: Tensor) -> Tensor:
+        """Whether each node is open to its request; -1 is open to nobody."""
+        if not len(self.keys):
+            return (nodes >= 0) & (not self.opens)
+        asked = request * self.n_nodes + nodes
+        place = torch.searchsorted(self.keys, asked).clamp_(max=len(self.keys) - 1)
+        return ((self.keys[place] == asked) == self.opens) & (nodes >= 0)
 
 
 def _count(paths: npt.NDArray[np.int64], live: npt.NDArray[np.bool_], n_nodes: int) -> npt.NDArray[np.int64]:

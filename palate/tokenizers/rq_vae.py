@@ -23,7 +23,7 @@ Where we depart, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -204,8 +204,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
             check_usage(used, distinct, config)
             return -error
 
-        folder = None if run.folder is None else run.folder / "tokenizer"
-        outcome = optimise(network, batches, loss, replace(run, folder=folder), config.training, look)
+        outcome = optimise(network, batches, loss, run, config.training, look)
         self.facts["training"] = outcome.facts()
         return network.cpu().eval()
 

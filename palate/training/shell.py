@@ -6,9 +6,10 @@ answered; nothing else differs between them.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from palate.core import store
 from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
-from palate.core.errors import TrainingError
+from palate.core.errors import StoreError, TrainingError
 from palate.core.protocols import Judge
 from palate.core.run import Run
 from palate.training.loop import Batches, optimise, seeded
@@ -83,17 +84,25 @@ class GradientSystem(ABC, Generic[C, N]):
         return self.network
 
     def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        self.network = None
+        self.network, self.facts = None, {}
         with seeded(run):
-            self.prepare(train, run)
+            run = self._prepared(train, run)
             return self._learn(self._build(self.shape(train)), train, run, judge)
 
     def continue_fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
         """Go on from the present weights; rows that are new begin untrained."""
         old = self.fitted()
         with seeded(run):
-            self.prepare(train, run)
+            run = self._prepared(train, run)
             return self._learn(grow(self._build(self.shape(train)), old), train, run, judge)
+
+    def _prepared(self, train: Dataset, run: Run) -> Run:
+        """The run with what ``prepare`` left of its time."""
+        began = time.monotonic()
+        self.prepare(train, run)
+        if run.budget_seconds is None:
+            return run
+        return replace(run, budget_seconds=max(run.budget_seconds - (time.monotonic() - began), 0.0))
 
     def _build(self, shape: Mapping[str, Any]) -> N:
         return type(self).network_type(self.config, **shape)  # type: ignore[return-value]
@@ -101,6 +110,13 @@ class GradientSystem(ABC, Generic[C, N]):
     def _learn(self, network: N, train: Dataset, run: Run, judge: Judge | None) -> Self:
         shape = self.shape(train)
         self.network = network.to(run.device)
+        try:
+            return self._optimised(network, shape, train, run, judge)
+        except BaseException:  # what has not learnt to the end must not look fitted
+            self.network, self.facts = None, {}
+            raise
+
+    def _optimised(self, network: N, shape: dict[str, Any], train: Dataset, run: Run, judge: Judge | None) -> Self:
         lesson = self.lesson(train, run)
 
         def look(judge: Judge) -> float:
@@ -109,7 +125,7 @@ class GradientSystem(ABC, Generic[C, N]):
 
         outcome = optimise(
             network, lesson.batches, lesson.loss, run, self.config.training,  # type: ignore[attr-defined]
-            None if judge is None else partial(look, judge), identity=self._identity(train),
+            None if judge is None else partial(look, judge), identity=self.identity(train),
         )  # fmt: skip
         lesson.settle()
         self.facts = {
@@ -117,7 +133,7 @@ class GradientSystem(ABC, Generic[C, N]):
         }  # fmt: skip
         return self
 
-    def _identity(self, train: Dataset) -> dict[str, object]:
+    def identity(self, train: Dataset) -> dict[str, object]:
         """What tells this fit from others; ``optimise`` refuses to resume another's checkpoint."""
         return {"data": train.fingerprint, "settings": self.config.model_dump(mode="json", exclude={"training"})}
 
@@ -132,6 +148,8 @@ class GradientSystem(ABC, Generic[C, N]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
+        if "shape" not in stored.facts:
+            raise StoreError(f"{folder} was written by an earlier Palate; fit the system again")
         config = configure(cls.config_type, stored.config)
         system = cls(config, **{name: stored.part(name) for name in stored.parts})  # type: ignore[arg-type]
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's

@@ -109,8 +109,8 @@ def test_a_wide_beam_equals_scoring_every_item(seed: int, n: int, depth: int, en
     expected[:, torch.from_numpy(retired)] = -torch.inf
     for row in range(3):
         expected[row, torch.from_numpy(leave_out.row(row).astype(np.int64))] = -torch.inf
-    closed = trie.closed(leave_out, None, 3)
-    found = beam_search(model.speaker(memory, packing), trie, 3, beam=n, closed=closed)
+    gate = trie.gate(leave_out, None)
+    found = beam_search(model.speaker(memory, packing), trie, 3, beam=n, gate=gate)
     assert found.exact.all()
     by_brute_force = expected.sort(dim=1, descending=True, stable=True)
     k = found.items.shape[1]
@@ -122,7 +122,7 @@ def test_a_wide_beam_equals_scoring_every_item(seed: int, n: int, depth: int, en
             assert (item < 0) == (score == -np.inf)
             if item >= 0:
                 assert score == pytest.approx(float(expected[row, item]), abs=1e-3)
-    narrow = beam_search(model.speaker(memory, packing), trie, 3, beam=3, k=2, closed=closed)
+    narrow = beam_search(model.speaker(memory, packing), trie, 3, beam=3, k=2, gate=gate)
     for row in range(3):
         items = narrow.items[row].tolist()
         assert all(item < 0 or torch.isfinite(expected[row, item]) for item in items)
@@ -159,8 +159,8 @@ def test_only_candidates_are_found() -> None:
     packing = Packing(torch.tensor([2, 2]))
     memory = model.encode(torch.tensor([3, 4, 5, 6]), packing)
     candidates, leave_out = Ragged.of([[1, 5, 9], [2]]), Ragged.of([[5], []])
-    closed = trie.closed(leave_out, candidates, 2)
-    found = beam_search(model.speaker(memory, packing), trie, 2, beam=4, closed=closed)
+    gate = trie.gate(leave_out, candidates)
+    found = beam_search(model.speaker(memory, packing), trie, 2, beam=4, gate=gate)
     assert set(found.items[0].tolist()) - {-1} == {1, 9}
     assert set(found.items[1].tolist()) - {-1} == {2}
 

@@ -1,1 +1,1 @@
-"""Recommenders that let embeddings flow along the graph of who met what."""
+"""Recommenders that write the name of what comes next."""

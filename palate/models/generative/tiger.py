@@ -20,6 +20,7 @@ Where we depart, and why:
 
 from __future__ import annotations
 
+from hashlib import sha256 as digest
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +58,8 @@ class TIGERConfig(Config):
     """The last so many items are read."""
     user_tokens: int = Field(0, ge=0)
     """Users share so many tokens; 0 = no user token."""
+    user_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of the examples whose reader is not named, so that unknown readers can be answered."""
     prefixes: Literal["all", "one"] = "all"
     """Targets of an epoch: every event, or one of each user, drawn anew."""
     temperature: float = Field(1.0, gt=0)
@@ -80,12 +83,13 @@ SPACE: SearchSpace = {
 
 
 class Network(nn.Module):
-    """The T5, and which items it saw in training (``seen`` ``[N]``)."""
+    """The T5, and which items it saw in training (``seen`` ``[N]``). ``ended``: each name ends with an end token."""
 
     seen: Tensor
 
-    def __init__(self, config: TIGERConfig, n_tokens: int, n_items: int) -> None:
+    def __init__(self, config: TIGERConfig, n_tokens: int, n_items: int, n_users: int, ended: bool) -> None:
         super().__init__()
+        self.n_users, self.ended = n_users, ended
         self.t5 = T5(config.network, USERS + config.user_tokens + n_tokens)
         self.register_buffer("seen", torch.zeros(n_items, dtype=torch.bool))
 
@@ -113,7 +117,14 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
             self.tokenizer.add(train)
 
     def shape(self, train: Dataset) -> dict[str, Any]:
-        return {"n_tokens": len(self.tokenizer.codes.vocabulary), "n_items": train.n_items}
+        codes = self.tokenizer.codes
+        ended = bool(codes.lengths.min() < codes.lengths.max()) if self.network is None else self.network.ended
+        return {
+            "n_tokens": len(codes.vocabulary), "n_items": train.n_items, "n_users": train.n_users, "ended": ended
+        }  # fmt: skip
+
+    def identity(self, train: Dataset) -> dict[str, object]:
+        return super().identity(train) | {"names": digest(self.tokenizer.codes.tokens.tobytes()).hexdigest()}
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network, config = self.fitted(), self.config
@@ -125,7 +136,10 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
 
     def loss(self, network: Network, batch: PrefixBatch) -> Tensor:
         """``-log p`` of the targets' tokens, mean over tokens."""
-        tokens, packing, order = self._input(batch.items, batch.lengths, batch.users)
+        users = batch.users
+        if self.config.user_tokens:
+            users = users.masked_fill(torch.rand(len(users), device=users.device) < self.config.user_dropout, -1)
+        tokens, packing, order = self._input(batch.items, batch.lengths, users)
         memory = network.t5.encode(tokens, packing)
         targets = self.naming.tokens[batch.targets[order.to(batch.targets.device)]]
         states = network.t5.states(targets, memory, packing) / self.config.temperature
@@ -140,14 +154,17 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         codes, network = self.tokenizer.codes, self.fitted()
         state = (codes, network, network.device)
         if self._named is None or self._named[0] != state:
-            first = USERS + self.config.user_tokens
-            live = codes.live
-            if self.config.cold_share is not None:
-                live = live & _padded(network.seen.cpu().numpy(), codes.n_items)
-            names = np.where(codes.tokens >= 0, codes.tokens.astype(np.int64) + first, -1)
-            vocabulary = len(network.t5.tokens.weight)
-            self._named = state, Naming(names, vocabulary, live, end=END, device=network.device)
+            live = codes.live if self.config.cold_share is None else codes.live & self._seen
+            names = np.where(codes.tokens >= 0, codes.tokens + USERS + self.config.user_tokens, -1)
+            vocabulary, end = len(network.t5.tokens.weight), END if network.ended else None
+            self._named = state, Naming(names, vocabulary, live, end=end, device=network.device)
         return self._named[1]
+
+    @property
+    def _seen(self) -> npt.NDArray[np.bool_]:
+        """``[N]`` False for items without a training event and for those added later."""
+        seen = self.fitted().seen.cpu().numpy()
+        return np.pad(seen, (0, self.tokenizer.codes.n_items - len(seen)))
 
     def recommend(self, requests: Requests, k: int) -> Rankings:
         """The best ``k`` that the beam finds, at least ``k`` wide."""
@@ -157,8 +174,8 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         return with_twins(found, self._twins(), requests, int(self.config.cold_share * k))
 
     def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
-        """``[sum of C]`` log-probabilities of the candidates' names; NaN for an item that has none."""
-        return self.naming.score(requests, candidates, self._speak)
+        """``[sum of C]`` log-probabilities of the candidates' names; NaN for an item that has none or was retired."""
+        return self.naming.score(requests, candidates, self._speak, self.tokenizer.codes.live)
 
     @torch.no_grad()
     def _speak(self, requests: Requests) -> T5Speaker:
@@ -191,13 +208,19 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         """``[b]`` the token of each user; unknown ones share one."""
         if not self.config.user_tokens:
             return torch.full_like(users, SOMEBODY)
-        return torch.where(users >= 0, USERS + users % self.config.user_tokens, SOMEBODY)
+        known = (users >= 0) & (users < self.fitted().n_users)
+        return torch.where(known, USERS + users % self.config.user_tokens, SOMEBODY)
 
     # -- a catalogue that grows --------------------------------------------------------------------------------------
 
     def add_items(self, catalogue: Dataset) -> None:
-        """Name what is new in ``catalogue``, so that the next answer may hold it."""
+        """Name what is new in ``catalogue``, so that the next answer may hold it. A token that no name had before
+        begins as the mean of the others."""
         self.tokenizer.add(catalogue)
+        shape, n_tokens = self.facts["shape"], len(self.tokenizer.codes.vocabulary)
+        if n_tokens > shape["n_tokens"]:
+            self.fitted().t5.widen(n_tokens - shape["n_tokens"])
+            self.facts = self.facts | {"shape": shape | {"n_tokens": n_tokens}}
 
     def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
         """Never answer these items, or answer them again."""
@@ -205,8 +228,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
 
     def _twins(self) -> Ragged:
         """For each item the unseen live ones that differ in the last token alone."""
-        codes, seen = self.tokenizer.codes, self.fitted().seen.cpu().numpy()
-        seen = _padded(seen, codes.n_items)
+        codes, seen = self.tokenizer.codes, self._seen
         stems = codes.tokens.copy()
         stems[np.arange(codes.n_items), codes.lengths - 1] = -1
         _, family = np.unique(stems, axis=0, return_inverse=True)
@@ -222,11 +244,11 @@ def with_twins(found: Rankings, twins: Ragged, requests: Requests, at_most: int)
     request, place = np.nonzero(found.item_rows >= 0)
     of_each = twins[found.item_rows[request, place]]
     sibling, twin = of_each.row_numbers(), of_each.flat().astype(np.int64)
-    n = int(max(twins.values.max(initial=0), found.item_rows.max(initial=0))) + 1
-    allowed = np.ones(len(twin), dtype=bool)
+    n, allowed = len(twins), np.ones(len(twin), dtype=bool)
     for rule, wanted in ((requests.leave_out, False), (requests.candidates, True)):
         if rule is not None:
-            allowed &= np.isin(request[sibling] * n + twin, rule.row_numbers() * n + rule.flat()) == wanted
+            known = rule.distinct(n)
+            allowed &= np.isin(request[sibling] * n + twin, known.row_numbers() * n + known.flat()) == wanted
     sibling, twin = sibling[allowed], twin[allowed]
     table = pl.concat(
         [
@@ -238,6 +260,7 @@ def with_twins(found: Rankings, twins: Ragged, requests: Requests, at_most: int)
     )
     table = (
         table.sort("request", "place", "twin", "item")
+        .unique(["request", "item"], keep="first", maintain_order=True)
         .filter(~pl.col("twin") | (pl.col("twin").cum_sum().over("request") <= at_most))
         .with_columns(slot=pl.int_range(pl.len()).over("request"))
         .filter(pl.col("slot") < k)
@@ -246,11 +269,6 @@ def with_twins(found: Rankings, twins: Ragged, requests: Requests, at_most: int)
     at = table["request"].to_numpy(), table["slot"].to_numpy()
     items[at], scores[at] = table["item"].to_numpy(), table["score"].to_numpy()
     return Rankings(items, scores, exact=False)
-
-
-def _padded(seen: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.bool_]:
-    """``seen`` with False for items that were added later."""
-    return np.pad(seen, (0, n - len(seen)))
 
 
 def tiny() -> TIGERConfig:
@@ -264,6 +282,10 @@ def tiny() -> TIGERConfig:
 def paper() -> TIGERConfig:
     """The published names and reader: RQ-VAE with a counting last token, 2,000 user tokens."""
     return TIGERConfig(
-        tokenizer=Part(name="rq-vae", settings={"tie_break": "counter"}), user_tokens=2000, cold_share=0.1,
+        tokenizer=Part(
+            name="rq-vae",
+            settings={"levels": 3, "hidden": [512, 256, 128], "uniform_last": False, "tie_break": "counter"},
+        ),
+        user_tokens=2000, cold_share=0.1,
         training=TrainingConfig(epochs=1000, learning_rate=1e-3, warmup_steps=1000, judge_every=5, patience=20),
     )  # fmt: skip
