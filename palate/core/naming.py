@@ -151,7 +151,7 @@ class NamesVectors(NamesItems[C]):
 
     reads_interactions = True  # the training part decides which vectors are learnt from
     item_vectors: ClassVar[Callable[..., FloatArray]]
-    """``backbones.vectors.item_vectors``, out of this storey's reach: (catalogue, encoder, template) → ``[N, D]``."""
+    """That of ``backbones.vectors``, which this storey cannot import: (catalogue, encoder, template) → ``[N, D]``."""
 
     def __init__(self, config: C | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config)
@@ -187,8 +187,8 @@ class NamesVectors(NamesItems[C]):
 
     def name(self, train: Dataset, run: Run) -> Codes:
         seen = train.item_counts > 0
-        if not seen.any():
-            raise DataError(f"'{train.name}' has no training event, so no item to learn names from")
+        if not seen.any():  # nobody met anything: the texts are all there is
+            seen = np.ones(train.n_items, dtype=bool)
         names = prod(self.sizes())
         if self.config.tie_break == "match" and train.n_items > names:  # type: ignore[attr-defined]
             raise DataError(f"{train.n_items:,} items do not fit into {names:,} names: more levels or codes")

@@ -10,8 +10,8 @@ from palate.core.run import Run
 from palate.core.split import Split
 from palate.data.split import leave_one_out
 from palate.data.world import World, world
-from palate.systems import TABLE, build
-from tests.contract.questions import asked
+from palate.systems import TABLE
+from tests.contract.questions import asked, small
 
 STEPS = 60
 """Optimiser steps of the session's fit; systems in closed form do what they do."""
@@ -48,7 +48,7 @@ def fits() -> dict[str, Recommender]:
 def system(name: str, split: Split, fits: dict[str, Recommender]) -> Recommender:
     """The system of that name, fitted once a session; tests must not change it."""
     if name not in fits:
-        fits[name] = build(name).fit(split.train, Run(max_steps=STEPS))
+        fits[name] = small(name).fit(split.train, Run(max_steps=STEPS))
     return fits[name]
 
 

@@ -20,7 +20,7 @@ from palate.core.protocols import Continues
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.split import Split
-from palate.systems import build
+from tests.contract.questions import small
 
 
 def state() -> dict[str, Any]:
@@ -52,7 +52,7 @@ def unusual(name: str, split: Split) -> Iterator[None]:
 
     What scipy and torch set up once a process, when parts of them are imported, is not ours: the first fit does that.
     """
-    build(name).fit(split.train, Run(max_steps=1))
+    small(name).fit(split.train, Run(max_steps=1))
     level = logging.root.level
     numpy_state, python_state = np.random.get_state(), random.getstate()
     logging.root.setLevel(17)
@@ -81,7 +81,7 @@ def test_nothing_global_is_touched(
         monkeypatch.setattr(torch, setter, lambda value, setter=setter: pytest.fail(f"torch.{setter} was called"))
     with torch.set_grad_enabled(gradients):
         before = state()
-        system = build(name).fit(train, Run(seed=1, max_steps=2), lambda system: 0.0)
+        system = small(name).fit(train, Run(seed=1, max_steps=2), lambda system: 0.0)
         system.recommend(questions, 5)
         system.score(questions, questions.histories)
         system.save(tmp_path / "saved")
@@ -96,15 +96,15 @@ def test_nothing_global_is_touched(
 
 
 def test_nothing_is_printed(name: str, split: Split, questions: Requests, capfd: pytest.CaptureFixture[str]) -> None:
-    build(name).fit(split.train, Run(max_steps=2)).recommend(questions, 5)
+    small(name).fit(split.train, Run(max_steps=2)).recommend(questions, 5)
     assert capfd.readouterr() == ("", "")
 
 
 def test_callers_random_state_does_not_matter(name: str, split: Split, questions: Requests) -> None:
     """Two fits of one seed agree whatever was drawn in between."""
-    first = build(name).fit(split.train, Run(seed=4, max_steps=2)).recommend(questions, 5)
+    first = small(name).fit(split.train, Run(seed=4, max_steps=2)).recommend(questions, 5)
     torch.rand(7)
     random.random()
     np.random.random(3)
-    second = build(name).fit(split.train, Run(seed=4, max_steps=2)).recommend(questions, 5)
+    second = small(name).fit(split.train, Run(seed=4, max_steps=2)).recommend(questions, 5)
     assert first.scores.tobytes() == second.scores.tobytes()

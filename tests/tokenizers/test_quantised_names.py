@@ -166,11 +166,11 @@ def test_token_of_level_and_code() -> None:
 
 
 def test_a_kill_costs_nothing(tmp_path: Path) -> None:
-    """The tokenizer's checkpoint lies in a folder of its own and a resumed fit gives the same names."""
+    """A resumed fit gives the same names."""
     vectors, train = kinds(300), everything(300)
     config = configure(RQVAEConfig, {**SMALL, "training.epochs": 6})
     whole = RQVAE(config).fit(train, Run(folder=tmp_path / "a"), vectors).codes.tokens
-    assert (tmp_path / "a" / "tokenizer" / "checkpoint.safetensors").exists()
+    assert (tmp_path / "a" / "checkpoint.safetensors").exists()
     RQVAE(config).fit(train, Run(folder=tmp_path / "b", max_steps=5), vectors)
     resumed = RQVAE(config).fit(train, Run(folder=tmp_path / "b", resume=True), vectors)
     np.testing.assert_array_equal(resumed.codes.tokens, whole)

@@ -151,7 +151,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
     @property
     def naming(self) -> Naming:
         """The live catalogue in the network's vocabulary, made anew when names or network have changed."""
-        codes, network = self.tokenizer.codes, self.fitted()
+        network, codes = self.fitted(), self.tokenizer.codes
         state = (codes, network, network.device)
         if self._named is None or self._named[0] != state:
             live = codes.live if self.config.cold_share is None else codes.live & self._seen
@@ -272,10 +272,12 @@ def with_twins(found: Rankings, twins: Ragged, requests: Requests, at_most: int)
 
 
 def tiny() -> TIGERConfig:
-    """Learns on a laptop CPU in a minute or two."""
+    """Learns on a laptop CPU in a minute or two: few codes, a small network, vectors that count words."""
     return TIGERConfig(
+        tokenizer=Part(name="residual-kmeans", settings={"size": 16, "levels": 3, "encoder": "tf-idf"}),
         network=T5Config(width=64, layers=2, heads=4, head_width=16, forward_width=128),
-        training=TrainingConfig(epochs=60, learning_rate=2e-3, warmup_steps=50, judge_every=2, patience=8),
+        prefixes="one",
+        training=TrainingConfig(epochs=600, learning_rate=2e-3, warmup_steps=50, judge_every=10, patience=8),
     )
 
 
