@@ -111,6 +111,8 @@ TABLE: tuple[System, ...] = (
         "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
         "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
         ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
+    ),
+    System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
