@@ -25,6 +25,7 @@ Where we depart, and why:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b as digest
 from pathlib import Path
 from typing import Any, Self
 
@@ -192,6 +193,9 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
         names[np.arange(names.shape[1]) < rows.lengths[:, None]] = rows.flat()
         return names
 
+    def identity(self, train: Dataset) -> dict[str, object]:
+        return super().identity(train) | {"names": digest(self.tokenizer.codes.tokens.tobytes()).hexdigest()}
+
     def _build(self, shape: Any) -> nn.Module:
         return self.backbone.model
 
@@ -273,8 +277,9 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
         state = (codes, network, device, vocabulary)
         if self._speech is None or self._speech[0] != state:
             names, text = self._names(), self.backbone.tokenizer
-            end = text.pad if text.end is None else text.end
-            naming = Naming(names, vocabulary, codes.live, end=end, ended=not codes.atomic, device=device)
+            alike = codes.atomic and bool((names >= 0).all())  # none can be the beginning of another
+            end = None if alike else text.pad if text.end is None else text.end
+            naming = Naming(names, vocabulary, codes.live, end=end, device=device)
             self._speech = state, Speech(self._book(names, [TASKS["seqrec"]]), naming)
         return self._speech[1]
 
@@ -283,8 +288,8 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
         return self.speech.naming.recommend(requests, k, self._speak, beam=self.config.beam)
 
     def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
-        """``[sum of C]`` log-probabilities of the candidates' names; NaN for an item that has none."""
-        return self.speech.naming.score(requests, candidates, self._speak)
+        """``[sum of C]`` log-probabilities of the candidates' names; NaN for an item that has none or was retired."""
+        return self.speech.naming.score(requests, candidates, self._speak, self.tokenizer.codes.live)
 
     def _speak(self, requests: Requests) -> Speaker:
         speakers = [
