@@ -108,7 +108,9 @@ class Extractive:
             kind = wished if wishful(sentence) else blamed if mood < 0 else praised
             kind += _untitled(candidates(sentence, self.config.longest), title)
         grounded = [[phrase for phrase in kind if phrase in known] for kind in (wished, praised, blamed)]
-        return tuple(grounded) if any(grounded) else (wished, praised, blamed)
+        if not (grounded[0] or grounded[1]):
+            return wished, praised, blamed
+        return tuple(grounded)
 
     def _lines(self, event: int, said: tuple[list[str], ...], traits: Sequence[str]) -> tuple[str, str]:
         wished, praised, blamed = said

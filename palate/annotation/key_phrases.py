@@ -62,6 +62,8 @@ NEGATIONS = _set_of(
     not no never hardly barely without isn't wasn't don't doesn't didn't cannot can't nothing
     """
 )
+FEELINGS = (GOOD | BAD) - {"love"}
+"""Words that are no phrase; stories are about love, too."""
 WISHES = re.compile(r"\b(wish|hope|hoping|want|wanted|looking for|would like|next time|need)\b", re.IGNORECASE)
 REACH = 3
 """Words before a word of feeling in which a negation turns it round."""
@@ -98,7 +100,7 @@ def candidates(text: str, longest: int) -> list[str]:
     for clause in _CLAUSES.split(text):
         run: list[str] = []
         for word in (*_WORDS.findall(clause.lower()), ""):
-            if word and word not in STOP and word not in GOOD and word not in BAD and len(word) > 2:
+            if word and word not in STOP and word not in FEELINGS and len(word) > 2:
                 run.append(word)
                 continue
             if run:

@@ -342,12 +342,14 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
 
 
 def tiny() -> LCRecConfig:
-    """Learns on a laptop CPU in a few minutes."""
+    """Learns on a laptop CPU in a few minutes: few codes, a small language model, vectors that count words."""
+    names = {"size": 32, "levels": 3, "encoder": "tf-idf"}
     nano = {"width": 96, "heads": 4, "layers": 3, "forward_width": 256, "vocabulary": 2048, "steps": 150}
     return LCRecConfig(
+        tokenizer=Part(name="rq-vae", settings=names),
         backbone=Part(name="nano", settings=nano), text_tokens=32,
         training=TrainingConfig(
-            epochs=60, learning_rate=2e-3, weight_decay=0.01, warmup_steps=50, clip_norm=1.0, judge_every=2, patience=5
+            epochs=60, learning_rate=4e-3, weight_decay=0.01, warmup_steps=10, clip_norm=1.0, judge_every=2, patience=5
         ),
     )  # fmt: skip
 
