@@ -25,8 +25,8 @@ ITEMS = pl.DataFrame(
     {
         "item": ["a", "b", "c", "d"],
         "title": ["Dark Harbour", "The Salt Road", None, "Plain"],
-        "text": ["Dark Harbour. A tale of pirate ships and old maps.", "Caravans cross the salt road under desert stars.",
-                 "Pirate ships burn; desert stars look on.", None],
+        "text": ["Dark Harbour. A tale of pirate ships and old maps.", 
+                 "Caravans cross the salt road under desert stars.", "Pirate ships burn; desert stars look on.", None],
         "category": [["adventure", "sea"], ["travel"], ["adventure", "sea"], None],
     }
 )  # fmt: skip

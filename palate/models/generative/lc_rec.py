@@ -170,14 +170,18 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
         else:
             self.tokenizer.fit(train, run.inside("tokenizer"))
             read = train.fingerprint if words.wishes or words.preferences else store.NO_DATA
-            said = [*pieces_of(self._tasks()), MARK, *(f" {text}" for text in words.texts if text)]
-            self.backbone.prepare(said, run, optimise, fitted_on=read)  # type: ignore[call-arg]
+            said = [f" {text}" for text in words.texts if text]
+            self.backbone.prepare([*self.said(), *said], run, optimise, fitted_on=read)  # type: ignore[call-arg]
             if self.backbone.kind != "causal":
                 raise ConfigError("LC-Rec needs a decoder-only language model; this one is an encoder and a decoder")
         self._names()
 
     def _tasks(self) -> list[tuple[Template, ...]]:
         return [TASKS[task] for task in self.config.tasks]
+
+    def said(self) -> list[str]:
+        """What the instructions say beside what fills their places."""
+        return [*pieces_of(self._tasks()), MARK]
 
     def _names(self) -> IntArray:
         """``[N, K]`` names in the language model's vocabulary, -1 after the end of a shorter one. Codes that are not
