@@ -46,7 +46,7 @@ def _measured(name: str, config: SASRecConfig, quick: bool) -> Result:
         network = system.network = Network(config, n_items)
         _assert_textbook_loss(system, network, batch)
         network.train()
-        loop = Loop(network, _One(batch), partial(system._loss, network), Run(), config.training)
+        loop = Loop(network, _One(batch), partial(system.loss, network), Run(), config.training)
         repeats = 3 if quick else 3 * REPEATS
         gflop = matmul_gflop(batch.lengths.numpy(), config, n_items)
         return compare(name, lambda: loop.step(batch), references, repeats=repeats, gflop=gflop)
@@ -95,4 +95,4 @@ def _assert_textbook_loss(system: SASRec, network: Network, batch: SequenceBatch
         states = network(batch.items, Packing(batch.lengths))
         assert batch.targets is not None
         expected = F.cross_entropy(states @ network.table.T, batch.targets)
-        torch.testing.assert_close(system._loss(network, batch), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(system.loss(network, batch), expected, rtol=1e-5, atol=1e-5)

@@ -145,7 +145,7 @@ def _sentence(kind: type[BaseModel], failure: ValidationError, where: str) -> st
     said, value = problem["msg"].removeprefix("Value error, "), problem.get("input")
     if not path:  # settings that do not go together
         return f"{where}: {said}"
-    if problem["type"] == "value_error":  # a section whose settings do not go together
+    if problem["type"] == "value_error" and isinstance(value, Mapping):  # a section whose settings do not go together
         return f"{where}: setting '{key}': {said}"
     return f"{where}: setting '{key}' cannot be {value!r}: {said}"
 

@@ -126,16 +126,14 @@ class CausalSpeaker:
         self.said = 0
 
     def begin(self, n_beams: int, depth: int) -> Tensor:
-        from transformers import DynamicCache
-
-        self.cache = DynamicCache()
         places = (self.seen.cumsum(1) - 1).clamp(min=0)
         causal = torch.ones(self.tokens.shape[1:] * 2, dtype=torch.bool, device=self.tokens.device).tril()
         mask = (causal & self.seen[:, None, :]) | torch.eye(len(causal), dtype=torch.bool, device=causal.device)
         out = self.model(
             input_ids=self.tokens, attention_mask=_additive(mask, self.model.dtype), position_ids=places,
-            past_key_values=self.cache, use_cache=True, logits_to_keep=1,
+            use_cache=True, logits_to_keep=1,
         )  # fmt: skip
+        self.cache = out.past_key_values
         return out.logits
 
     def say(self, names: Tensor) -> Tensor:
@@ -143,9 +141,7 @@ class CausalSpeaker:
 
     def logits(self, names: Tensor) -> Tensor:
         """``[B, n, T, V]`` of each token of whole names ``[B, n, T]``."""
-        from transformers import DynamicCache
-
-        self.cache, self.said = DynamicCache(), 0
+        self.said = 0
         first = self.begin(1, 1)[:, :, None]
         b, n, depth = names.shape
         if depth == 1:

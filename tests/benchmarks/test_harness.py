@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from importlib import import_module
 
 import numpy as np
 import pytest
 
-from benchmarks import references
+from benchmarks import BENCHMARKS, references
 from benchmarks.harness import Result, as_json, compare, peak_memory
 
 
@@ -60,3 +61,11 @@ def test_references_agree_with_each_other() -> None:
         found, best = call()
         np.testing.assert_array_equal(found, rows)
         np.testing.assert_allclose(best, scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_every_benchmark_runs_and_its_results_agree(name: str) -> None:
+    module, _, function = BENCHMARKS[name].partition(":")
+    for line in getattr(import_module(module), function)(quick=True):
+        assert line.seconds > 0
+        assert line.peak_mb > 0

@@ -68,7 +68,7 @@ def test_temporal_refuses_order_data_and_wrong_cuts() -> None:
     blank = replace(TIMED, interactions=TIMED.interactions.with_columns(time=TIMED.interactions["time"].shift(1)))
     with pytest.raises(DataError, match="needs a time for every event"):
         split(blank, "temporal")
-    with pytest.raises(ConfigError, match=r"'test_from' cannot be '12 May': .* write a date such as 1998-03-01"):
+    with pytest.raises(ConfigError, match=r"'test_from' cannot be '12 May': write a date such as 1998-03-01"):
         split(TIMED, "temporal", test_from="12 May")
     with pytest.raises(ConfigError, match="lies between 0 and 1"):
         split(TIMED, "temporal", valid_from=80)
