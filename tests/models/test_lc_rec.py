@@ -13,6 +13,7 @@ import torch
 
 pytest.importorskip("transformers")
 
+from palate.annotation.extractive import Extractive
 from palate.backbones.text_model import padded
 from palate.core import store
 from palate.core.dataset import Dataset
@@ -251,6 +252,31 @@ def test_no_event_of_validation_or_test_is_taught() -> None:
             if task == "itemsearch":
                 assert item == last[user]
     assert len(pools[0]) == train.n_interactions
+
+
+class Asked(Extractive):
+    """Remembers which events it was shown."""
+
+    def intentions(self, train: Dataset, events: np.ndarray) -> list[Intention]:
+        self.searched = events
+        return super().intentions(train, events)
+
+    def preferences(self, train: Dataset, histories: Ragged) -> list[Preference]:
+        self.told = histories
+        return super().preferences(train, histories)
+
+
+def test_what_is_liked_is_written_without_the_event_that_is_searched_for() -> None:
+    train, annotator = log(), Asked()
+    words = Words.of(train, *item_words(train, LCRecConfig().description), annotator, EVERY_TASK)
+    last = train.histories.stops - 1
+    assert annotator.searched.tolist() == last.tolist()
+    assert [row.tolist() for row in annotator.told] == [
+        list(range(start, stop)) for start, stop in zip(train.histories.starts, last, strict=True)
+    ]
+    assert words.searched.tolist() == last.tolist()
+    assert words.liking.tolist() == list(range(train.n_users))
+    assert words.first_of(np.array([2, 5]), np.array([5, 3, 2, 9])).tolist() == [2, -1, 0, -1]
 
 
 def test_all_tasks_can_be_learnt_by_heart() -> None:
