@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 from palate.annotation.extractive import Extractive
 from palate.backbones.text_model import padded
 from palate.core import store
+from palate.core.annotations import Intention, Preference
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError
 from palate.core.protocols import Grows
