@@ -108,6 +108,11 @@ TABLE: tuple[System, ...] = (
         presets=("tiny", "paper"),
     ),
     System(
+        "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
+        "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
+        ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
+    ),
+    System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
@@ -151,6 +156,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "hub": "palate.backbones.hub_encoder:HubEncoder",
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
+    },
+    "annotator": {
+        "extractive": "palate.annotation.extractive:Extractive",
     },
     "backbone": {
         "nano": "palate.backbones.nano:Nano",

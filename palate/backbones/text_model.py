@@ -239,6 +239,8 @@ def build_network(architecture: Mapping[str, Any]) -> Any:
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with quietly():
+        if dtype == "float32":  # in another type the library builds by changing the default of the whole process
+            return kind._model_mapping[type(config)](config).eval()
         return kind.from_config(config, dtype=getattr(torch, dtype)).eval()
 
 

@@ -18,6 +18,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 
 if TYPE_CHECKING:
+    from palate.core.annotations import Intention, Preference
     from palate.core.codes import Codes
     from palate.core.config import Config
     from palate.core.dataset import Dataset
@@ -205,3 +206,31 @@ class LanguageModel(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The language model that was saved there."""
+
+
+@runtime_checkable
+class Annotator(Protocol):
+    """Puts into words what events and users say. It reads the interactions it is given and no others, so whoever
+    gives it a train part gets records without a trace of validation and test."""
+
+    @property
+    def config(self) -> Config:
+        """What the annotator is."""
+
+    @property
+    def label(self) -> str:
+        """The author of every record: ``extractive``, or a model's name."""
+
+    def intentions(self, train: Dataset, events: IntArray) -> list[Intention]:
+        """One record for each of the events, which are positions in ``train.interactions``."""
+
+    def preferences(self, train: Dataset, histories: Ragged) -> list[Preference]:
+        """One record for each row of ``histories``: positions in ``train.interactions`` of one user's events, oldest
+        first, none empty."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The annotator that was saved there."""

@@ -7,6 +7,7 @@ grow from it. Shapes: B requests, W beams, C children, V tokens of the vocabular
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -136,11 +137,15 @@ class CausalSpeaker:
         return out.logits
 
     def say(self, names: Tensor) -> Tensor:
+        return name_scores(self.logits(names), names)
+
+    def logits(self, names: Tensor) -> Tensor:
+        """``[B, n, T, V]`` of each token of whole names ``[B, n, T]``."""
         self.said = 0
         first = self.begin(1, 1)[:, :, None]
         b, n, depth = names.shape
         if depth == 1:
-            return name_scores(first.expand(b, n, 1, -1), names)
+            return first.expand(b, n, 1, -1)
         rows = torch.arange(n * (depth - 1), device=names.device)
         own = (rows[:, None] // (depth - 1) == rows // (depth - 1)) & (rows <= rows[:, None])
         mask = torch.cat([self.seen[:, None, :].expand(b, len(rows), -1), own.expand(b, -1, -1)], 2)
@@ -148,8 +153,7 @@ class CausalSpeaker:
             input_ids=names[..., :-1].clamp(min=0).flatten(1), attention_mask=_additive(mask, self.model.dtype),
             position_ids=self.lengths[:, None] + rows % (depth - 1), past_key_values=self.cache, use_cache=True,
         )  # fmt: skip
-        logits = torch.cat([first.expand(b, n, 1, -1), out.logits.view(b, n, depth - 1, -1)], 2)
-        return name_scores(logits, names)
+        return torch.cat([first.expand(b, n, 1, -1), out.logits.view(b, n, depth - 1, -1)], 2)
 
     def advance(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
         b, width = tokens.shape
@@ -169,6 +173,28 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """``[B, 1, Q, K]`` 0 where ``mask`` ``[B, Q, K]`` lets through."""
     lowest = torch.finfo(dtype).min
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)[:, None]
+
+
+class MeanSpeaker:
+    """Several speakers that answer the same B requests as one: the normalised geometric mean of their probabilities,
+    token by token. Beam search over it finds the best names under the mean, not the mean of several lists."""
+
+    def __init__(self, speakers: Sequence[CausalSpeaker]) -> None:
+        self.speakers = speakers
+
+    def begin(self, n_beams: int, depth: int) -> Tensor:
+        return _mean([speaker.begin(n_beams, depth) for speaker in self.speakers])
+
+    def say(self, names: Tensor) -> Tensor:
+        return name_scores(_mean([speaker.logits(names) for speaker in self.speakers]), names)
+
+    def advance(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
+        return _mean([speaker.advance(tokens, ancestors) for speaker in self.speakers])
+
+
+def _mean(logits: Sequence[Tensor]) -> Tensor:
+    # Whoever scores a token with it normalises it once more.
+    return torch.stack([one.float().log_softmax(-1) for one in logits]).mean(0)
 
 
 class TrieLogits:

@@ -231,11 +231,12 @@ class RQVAE(NamesVectors[RQVAEConfig]):
 
 
 def check_usage(used: IntArray, distinct: int, config: RQVAEConfig) -> None:
-    """Raise ``TrainingError`` where a level uses ``used`` ``[K]`` codes, too few to tell ``distinct`` vectors apart."""
+    """Raise ``TrainingError`` where a level uses ``used`` ``[K]`` codes, too few to tell ``distinct`` vectors apart; a
+    handful of vectors shows nothing."""
     # Where the first level alone can tell all vectors apart, nothing is left for the others to do.
     levels = config.levels if distinct > 2 * config.size else 1
     for level, count in enumerate(used[:levels]):
-        if distinct > 1 and count < max(2.0, config.least_usage * min(config.size, distinct)):
+        if distinct > 8 and count < max(2.0, config.least_usage * min(config.size, distinct)):
             raise TrainingError(
                 f"the codebook of level {level + 1} collapsed: {count} of {config.size} codes are in use for "
                 f"{distinct:,} different vectors; try start=k-means, restart_epochs=1 or a smaller "

@@ -1,0 +1,1 @@
+"""Tables of words about events and users: records that say who wrote them."""
