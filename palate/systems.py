@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from palate.core.config import Config, Part, configure, override
 from palate.core.errors import ConfigError, nearest
 from palate.core.protocols import Continues, Recommender
+
+Pretrained = Literal["no", "encoder", "LM"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class System:
     """What must be known beside who met what, such as ``item text``."""
     presets: tuple[str, ...] = ()
     """Functions of the module that return other settings than the default."""
-    pretrained: str = "no"
+    pretrained: Pretrained = "no"
+    """What its default settings bring along; a run's own settings may bring more or less (``pretrained``)."""
     packages: tuple[str, ...] = ()
     """Modules of optional libraries without which it does not work."""
 
@@ -88,7 +91,7 @@ TABLE: tuple[System, ...] = (
     System(
         "text-cosine", "palate.models.content.text_cosine:TextCosine", "Text cosine", "content",
         "frozen vectors of item texts, mean of the history", ("item text", "words", "new items"), ("item text",),
-        presets=("tiny",),
+        presets=("tiny",), pretrained="encoder",
     ),
     System(
         "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",
@@ -110,12 +113,13 @@ TABLE: tuple[System, ...] = (
     System(
         "tiger", "palate.models.generative.tiger:TIGER", "TIGER", "generative",
         "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
-        presets=("tiny", "small", "paper"),
+        presets=("tiny", "small", "paper"), pretrained="encoder",
     ),
     System(
         "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
         "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
-        ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
+        ("item text",), presets=("tiny", "unaligned", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
     ),
     System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
@@ -211,3 +215,10 @@ def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | No
     row = system(name)
     config = override(row.config(preset), settings or {}, where=name)
     return row.kind(config, **parts_of(config))  # type: ignore[call-arg]
+
+
+def pretrained(made: object) -> Pretrained:
+    """What of a system, or of its parts and theirs, has seen more than the data at hand; the most telling of them."""
+    parts = getattr(made, "parts", None) or {}
+    found = {getattr(made, "pretrained", "no"), *map(pretrained, parts.values())}
+    return next(kind for kind in ("LM", "encoder", "no") if kind in found)
