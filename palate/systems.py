@@ -86,6 +86,22 @@ TABLE: tuple[System, ...] = (
         "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=("paper",),
     ),
     System(
+        "gccf", "palate.models.graph.gccf:GCCF", "LR-GCCF", "graph",
+        "Chen et al. 2020, arXiv 2001.10167", ("graph", "gradient"), presets=("paper",),
+    ),
+    System(
+        "sgl", "palate.models.graph.sgl:SGL", "SGL", "graph",
+        "Wu et al. 2021, arXiv 2010.10783", ("graph", "self-supervised", "gradient"), presets=("paper",),
+    ),
+    System(
+        "simgcl", "palate.models.graph.simgcl:SimGCL", "SimGCL", "graph",
+        "Yu et al. 2022, arXiv 2112.08679", ("graph", "self-supervised", "gradient"), presets=("paper",),
+    ),
+    System(
+        "autocf", "palate.models.graph.autocf:AutoCF", "AutoCF", "graph",
+        "Xia et al. 2023, arXiv 2303.07797", ("graph", "self-supervised", "masked", "gradient"), presets=("paper",),
+    ),
+    System(
         "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",
         "Hidasi et al. 2016, arXiv 1511.06939", ("recurrent", "gradient"), presets=("tiny",),
     ),
