@@ -32,7 +32,7 @@ from palate.training.settings import TrainingConfig
 class SGLConfig(RankingGraphConfig):
     keep: float = Field(0.8, gt=0, le=1)
     """The chance of an edge to stay in a view."""
-    ssl_weight: float = Field(0.1, ge=0)
+    ssl_weight: float = Field(0.03, ge=0)
     """Of finding nodes again, beside the ranking loss."""
     ssl_temperature: float = Field(0.2, gt=0)
     among: Among = "all"
@@ -95,6 +95,6 @@ class SGL(GraphSystem[SGLConfig, Network]):
 def paper() -> SGLConfig:
     """The published setting: BPR with one negative, Adam at 0.001, a tenth of the edges dropped, τ 0.2."""
     return SGLConfig(
-        loss="bpr", reg=1e-4, batch_size=2048, keep=0.9,
+        loss="bpr", reg=1e-4, batch_size=2048, keep=0.9, ssl_weight=0.1,
         training=TrainingConfig(learning_rate=1e-3, betas=(0.9, 0.999), clip_norm=0.0, epochs=1000, patience=50),
     )  # fmt: skip

@@ -35,7 +35,7 @@ from palate.training.settings import TrainingConfig
 class SimGCLConfig(RankingGraphConfig):
     noise: float = Field(0.1, ge=0)
     """ε, the length of what is added to each vector in each layer of a noisy pass."""
-    ssl_weight: float = Field(0.1, ge=0)
+    ssl_weight: float = Field(0.03, ge=0)
     """Of finding nodes again, beside the ranking loss."""
     ssl_temperature: float = Field(0.2, gt=0)
     among: Among = "batch"
