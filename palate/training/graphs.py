@@ -24,10 +24,10 @@ from palate.core.dataset import Dataset
 from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.data.matrices import user_items
 from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.training.factors import Factors, fold_in
-from palate.training.settings import TrainingConfig
 from palate.training.shell import GradientSystem, Lesson
 
 

@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palate.core.space import Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, Unmet
 from palate.parts.pair_losses import full_softmax, log_partitions
 from palate.parts.propagation import BipartiteGraph, layers, step
 from palate.training.graphs import GraphConfig, GraphNetwork, GraphSystem, Taught
-from palate.training.settings import TrainingConfig
 
 
 class AutoCFConfig(GraphConfig):

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from palate.core.space import Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, Unmet
 from palate.parts.pair_losses import ranking
 from palate.parts.propagation import BipartiteGraph, layers
 from palate.training.graphs import GraphNetwork, GraphSystem, RankingGraphConfig, Taught
-from palate.training.settings import TrainingConfig
 
 
 class GCCFConfig(RankingGraphConfig):

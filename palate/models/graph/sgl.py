@@ -22,11 +22,11 @@ from pydantic import Field
 from torch import Tensor
 
 from palate.core.space import Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, Unmet
 from palate.parts.pair_losses import Among, ranking, two_views
 from palate.parts.propagation import BipartiteGraph, layer_mean, said_by_items
 from palate.training.graphs import GraphNetwork, GraphSystem, RankingGraphConfig, Taught
-from palate.training.settings import TrainingConfig
 
 
 class SGLConfig(RankingGraphConfig):
