@@ -134,6 +134,11 @@ TABLE: tuple[System, ...] = (
         ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
     ),
     System(
+        "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
+        "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
+        presets=("tiny", "tiny_generative", "paper", "paper_generative"),
+    ),
+    System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
@@ -178,6 +183,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
     },
+    "graph": {
+        "lightgcn": "palate.models.graph.lightgcn:LightGCN",
+        "gccf": "palate.models.graph.gccf:GCCF",
+        "sgl": "palate.models.graph.sgl:SGL",
+        "simgcl": "palate.models.graph.simgcl:SimGCL",
+        "autocf": "palate.models.graph.autocf:AutoCF",
+    },
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
     },
@@ -196,8 +208,16 @@ def component(field: str, part: Part) -> Any:
         raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
     module, _, name = table[part.name].partition(":")
     kind = getattr(import_module(module), name)
-    config = configure(kind.config_type, part.settings, where=f"{field} {part.name}")
+    config = _settings_of(kind.config_type, part.settings, f"{field} {part.name}")
     return kind(config, **parts_of(config))
+
+
+def _settings_of(kind: type[Config], settings: Mapping[str, Any], where: str) -> Config:
+    """The defaults with ``settings`` on top, also inside a section: ``graph.training.epochs=5`` keeps the graph's own
+    learning rate."""
+    if any(field.is_required() for field in kind.model_fields.values()):
+        return configure(kind, settings, where=where)
+    return override(kind(), settings, where=where)
 
 
 def parts_of(config: Config) -> dict[str, Any]:

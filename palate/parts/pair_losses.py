@@ -65,7 +65,7 @@ def info_nce(
     if not len(anchors):
         return anchors.sum() * 0
     weights = torch.ones_like(own) if weights is None else weights
-    anchors, keys = F.normalize(anchors, dim=-1) / temperature, F.normalize(keys, dim=-1)
+    anchors, keys = F.normalize(anchors.float(), dim=-1) / temperature, F.normalize(keys.float(), dim=-1)
     alike = ((anchors * F.embedding(own, keys)).sum(-1) * weights).sum()
     bias = None if key_counts is None else key_counts.log()
     return (log_partitions(anchors, keys, weights, bias) - alike) / weights.sum()
