@@ -136,7 +136,7 @@ TABLE: tuple[System, ...] = (
     System(
         "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
         "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
-        presets=("tiny", "tiny_generative", "paper", "paper_generative"),
+        presets=("tiny", "generative", "paper", "paper_generative"),
     ),
     System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",

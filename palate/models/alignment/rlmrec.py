@@ -65,8 +65,8 @@ class RLMRecConfig(Config):
     encoder: Part = Part(name="auto")
     """What makes vectors of the profiles."""
     alignment: Alignment = "contrastive"
-    strength: float = Field(0.1, ge=0)
-    """λ; 0 leaves the graph recommender alone."""
+    strength: float = Field(0.01, ge=0)
+    """λ; 0 leaves the graph recommender alone. The generative form wants more: see ``generative()``."""
     temperature: float = Field(0.2, gt=0)
     """τ."""
     mask: float = Field(0.1, gt=0, le=1)
@@ -325,14 +325,14 @@ def _with(graph: str, alignment: Alignment) -> RLMRecConfig:
     )  # fmt: skip
 
 
+def generative() -> RLMRecConfig:
+    """The generative form at the strength that goes with cross entropy."""
+    return RLMRecConfig(alignment="generative", strength=0.1)
+
+
 def tiny() -> RLMRecConfig:
     """Learns on a laptop CPU in a minute: profile vectors that count words."""
     return RLMRecConfig(encoder=Part(name="tf-idf", settings={"width": 64}))
-
-
-def tiny_generative() -> RLMRecConfig:
-    """The same in the generative form."""
-    return RLMRecConfig(encoder=Part(name="tf-idf", settings={"width": 64}), alignment="generative")
 
 
 def paper() -> RLMRecConfig:
