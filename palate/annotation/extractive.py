@@ -16,11 +16,19 @@ from typing import Self
 import numpy as np
 from pydantic import Field
 
-from palate.annotation import profiles
+from palate.annotation import attributes, choices, profiles
 from palate.annotation.item_words import Said, phrases_of_items, reviews, said, titles
 from palate.annotation.key_phrases import KeyPhrases, apart, listed
 from palate.core import store
-from palate.core.annotations import Intention, ItemProfile, Preference, UserProfile
+from palate.core.annotations import (
+    Choice,
+    Intention,
+    ItemAttributes,
+    ItemProfile,
+    Preference,
+    UserProfile,
+    UserTraits,
+)
 from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray, Ragged
@@ -98,6 +106,22 @@ class Extractive:
         return profiles.of_users(
             train, users, of_items, n=config.profile_phrases, longest=config.longest, sampled=config.sampled
         )
+
+    def item_attributes(self, train: Dataset, items: IntArray, names: Sequence[str]) -> list[ItemAttributes]:
+        """One record an item: columns of the item table, and phrases of its text as ``themes``."""
+        return attributes.of_items(train, items, names, n=self.config.phrases, longest=self.config.longest)
+
+    def user_traits(self, train: Dataset, users: IntArray, names: Sequence[str]) -> list[UserTraits]:
+        """One record a user; ``names`` are ``liked X`` and ``disliked X`` of attributes X of items."""
+        config, of_items = self.config, self.item_profiles(train, np.arange(train.n_items))
+        return attributes.of_users(
+            train, users, names, of_items, n=config.phrases, longest=config.longest, sampled=config.sampled
+        )
+
+    def choices(self, train: Dataset, users: IntArray, offered: IntArray) -> list[Choice]:
+        """One record a user, among the items ``offered`` ``[n, C]``."""
+        config, of_items = self.config, self.item_profiles(train, np.arange(train.n_items))
+        return choices.of_users(train, users, offered, of_items, longest=config.longest, sampled=config.sampled)
 
     def _best_of(self, about: KeyPhrases, items: IntArray) -> list[list[str]]:
         return about.best(Ragged.from_lengths(items, np.ones(len(items), dtype=np.int64)), self.config.phrases)

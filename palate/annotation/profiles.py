@@ -33,7 +33,7 @@ def of_items(train: Dataset, items: IntArray, *, n: int, longest: int) -> list[I
     items = np.asarray(items, dtype=np.int64)
     about = phrases_of_items(train, longest)
     shared = np.bincount(about.held.flat(), minlength=len(about.phrases)) > 1
-    best = [_shared_first(about, about.held.row(item), shared, n) for item in items.tolist()]
+    best = [shared_first(about, about.held.row(item), shared, n) for item in items.tolist()]
     mute = [place for place, phrases in enumerate(best) if not phrases]
     of_reviews = dict(zip(mute, _from_reviews(train, items[mute], n, longest), strict=True))
     records = []
@@ -46,7 +46,7 @@ def of_items(train: Dataset, items: IntArray, *, n: int, longest: int) -> list[I
     return records
 
 
-def _shared_first(about: KeyPhrases, held: IntArray, shared: np.ndarray, n: int) -> list[str]:
+def shared_first(about: KeyPhrases, held: IntArray, shared: np.ndarray, n: int) -> list[str]:
     """The rarest ``n`` of these phrases, shared ones before those that no other item has."""
     order = sorted(held.tolist(), key=lambda place: (not shared[place], -about.rarity[place], place))
     return apart((about.phrases[place] for place in order), n)
@@ -73,8 +73,8 @@ def of_users(
     ``of_items`` are the profiles of all items, in the order of their rows.
     """
     users = np.asarray(users, dtype=np.int64)
-    events = _sampled(train, users, sampled)
-    phrases, scores = _scores(train, events, of_items, longest)
+    events = sampled_events(train, users, sampled)
+    phrases, scores = phrase_scores(train, events, of_items, longest)
     ranked = _ranked(phrases, scores, n)
     records = []
     for user, (likes, avoids), n_read in zip(users.tolist(), ranked, events.lengths.tolist(), strict=True):
@@ -87,7 +87,7 @@ def of_users(
     return records
 
 
-def _sampled(train: Dataset, users: IntArray, sampled: int) -> Ragged:
+def sampled_events(train: Dataset, users: IntArray, sampled: int) -> Ragged:
     """Positions in the log of at most ``sampled`` events of each user, ascending."""
     offsets = np.searchsorted(train.user_rows, np.arange(train.n_users + 1))
     whole = Ragged(np.arange(train.n_interactions), offsets[users], offsets[users + 1])
@@ -99,7 +99,7 @@ def _sampled(train: Dataset, users: IntArray, sampled: int) -> Ragged:
     return whole.where(place < sampled)
 
 
-def _scores(
+def phrase_scores(
     train: Dataset, events: Ragged, of_items: Sequence[ItemProfile], longest: int
 ) -> tuple[tuple[str, ...], list[dict[int, float]]]:
     """The phrases that items are described with, and how much each counts for each row of ``events``."""

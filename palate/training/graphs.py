@@ -39,8 +39,6 @@ class GraphConfig(Config):
     reg: float = Field(0.01, ge=0)
     """L2 weight of the ego embeddings of an event: user, item and negatives."""
     init_std: float = Field(0.1, gt=0)
-    temperature: float = Field(1.0, gt=0)
-    """Scores are divided by it where they are compared with those of all items."""
     batch_size: int = Field(4096, ge=1)
     """Events; each batch pays one propagation over the whole graph."""
     training: TrainingConfig = TrainingConfig(epochs=400, learning_rate=1e-2, patience=40)
@@ -52,6 +50,8 @@ class RankingGraphConfig(GraphConfig):
     loss: Literal["full-softmax", "bpr"] = "full-softmax"
     negatives: int = Field(1, ge=1)
     """Drawn for each event by the bpr loss; full softmax uses none."""
+    temperature: float = Field(1.0, gt=0)
+    """Full softmax divides scores by it."""
 
 
 @dataclass(frozen=True, eq=False)

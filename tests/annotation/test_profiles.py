@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from palate.annotation.extractive import Extractive, ExtractiveConfig
-from palate.annotation.profiles import _sampled
+from palate.annotation.profiles import sampled_events
 from palate.core.annotations import ITEM_PROFILE_PROMPT, USER_PROFILE_PROMPT
 from palate.core.protocols import Profiler
 from palate.data.split import leave_one_out
@@ -52,13 +52,13 @@ def test_a_user_enjoys_what_was_praised_and_not_what_was_blamed() -> None:
 
 def test_only_some_events_are_read_drawn_evenly() -> None:
     train = world("test").dataset
-    few = _sampled(train, np.arange(train.n_users)[::-1], 5)
+    few = sampled_events(train, np.arange(train.n_users)[::-1], 5)
     assert (few.lengths == 5).all()
     assert (np.repeat(np.arange(train.n_users)[::-1], 5) == train.user_rows[few.flat()]).all()
     first = train.histories.starts[::-1].repeat(5)
     share = (few.flat() - first) / train.histories.lengths[::-1].repeat(5)
     assert abs(share.mean() - 0.47) < 0.03
-    assert (_sampled(train, np.arange(3), 100).lengths == train.histories.lengths[:3]).all()
+    assert (sampled_events(train, np.arange(3), 100).lengths == train.histories.lengths[:3]).all()
 
 
 def test_planted_tastes_are_named_and_later_events_are_not() -> None:

@@ -55,6 +55,8 @@ class AutoCFConfig(GraphConfig):
     ssl_weight: float = Field(0.1, ge=0)
     """Of telling users from users and items from items."""
     infomax_weight: float = Field(0.1, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    """Scores are divided by it where they are compared with those of all others."""
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> AutoCFConfig:
