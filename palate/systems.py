@@ -89,6 +89,22 @@ TABLE: tuple[System, ...] = (
         "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=("paper",),
     ),
     System(
+        "gccf", "palate.models.graph.gccf:GCCF", "LR-GCCF", "graph",
+        "Chen et al. 2020, arXiv 2001.10167", ("graph", "gradient"), presets=("paper",),
+    ),
+    System(
+        "sgl", "palate.models.graph.sgl:SGL", "SGL", "graph",
+        "Wu et al. 2021, arXiv 2010.10783", ("graph", "self-supervised", "gradient"), presets=("paper",),
+    ),
+    System(
+        "simgcl", "palate.models.graph.simgcl:SimGCL", "SimGCL", "graph",
+        "Yu et al. 2022, arXiv 2112.08679", ("graph", "self-supervised", "gradient"), presets=("paper",),
+    ),
+    System(
+        "autocf", "palate.models.graph.autocf:AutoCF", "AutoCF", "graph",
+        "Xia et al. 2023, arXiv 2303.07797", ("graph", "self-supervised", "masked", "gradient"), presets=("paper",),
+    ),
+    System(
         "text-cosine", "palate.models.content.text_cosine:TextCosine", "Text cosine", "content",
         "frozen vectors of item texts, mean of the history", ("item text", "words", "new items"), ("item text",),
         presets=("tiny",), pretrained="encoder",
@@ -120,6 +136,11 @@ TABLE: tuple[System, ...] = (
         "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
         ("item text",), presets=("tiny", "unaligned", "paper"), pretrained="encoder",
         packages=("transformers", "tokenizers"),
+    ),
+    System(
+        "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
+        "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
+        presets=("tiny", "generative", "paper", "paper_generative"),
     ),
     System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
@@ -166,6 +187,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
     },
+    "graph": {
+        "lightgcn": "palate.models.graph.lightgcn:LightGCN",
+        "gccf": "palate.models.graph.gccf:GCCF",
+        "sgl": "palate.models.graph.sgl:SGL",
+        "simgcl": "palate.models.graph.simgcl:SimGCL",
+        "autocf": "palate.models.graph.autocf:AutoCF",
+    },
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
     },
@@ -207,7 +235,15 @@ def _named(field: str, part: Part) -> tuple[Any, Config]:
         raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
     module, _, name = table[part.name].partition(":")
     kind = getattr(import_module(module), name)
-    return kind, configure(kind.config_type, part.settings, where=f"{field} {part.name}")
+    return kind, _settings_of(kind.config_type, part.settings, f"{field} {part.name}")
+
+
+def _settings_of(kind: type[Config], settings: Mapping[str, Any], where: str) -> Config:
+    """The defaults with ``settings`` on top, also inside a section: ``graph.training.epochs=5`` keeps the graph's own
+    learning rate."""
+    if any(field.is_required() for field in kind.model_fields.values()):
+        return configure(kind, settings, where=where)
+    return override(kind(), settings, where=where)
 
 
 def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | None = None) -> Recommender:

@@ -23,6 +23,7 @@ from palate.core.dataset import Dataset
 from palate.core.errors import StoreError, TrainingError
 from palate.core.protocols import Judge
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.training.loop import Batches, optimise, seeded
 
 C = TypeVar("C", bound=Config)
@@ -77,6 +78,11 @@ class GradientSystem(ABC, Generic[C, N]):
         """Facts of this fit beside the usual ones, such as a label or a note to the reader."""
         return {}
 
+    @property
+    def training(self) -> TrainingConfig:
+        """How the network is optimised."""
+        return self.config.training  # type: ignore[attr-defined]
+
     def fitted(self) -> N:
         """The network, else one clear sentence."""
         if self.network is None:
@@ -124,7 +130,7 @@ class GradientSystem(ABC, Generic[C, N]):
             return judge(self)  # type: ignore[arg-type]
 
         outcome = optimise(
-            network, lesson.batches, lesson.loss, run, self.config.training,  # type: ignore[attr-defined]
+            network, lesson.batches, lesson.loss, run, self.training,
             None if judge is None else partial(look, judge), identity=self.identity(train),
         )  # fmt: skip
         lesson.settle()
