@@ -44,6 +44,8 @@ class Pretraining(Config):
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     warmup_steps: int = Field(20, ge=0)
+    decay: Literal["none", "cosine"] = "none"
+    rates: dict[str, float] = {}
     clip_norm: float = Field(1.0, ge=0)
     judge_every: int = Field(1, ge=1)
     patience: int = Field(1, ge=1)

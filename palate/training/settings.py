@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from palate.core.config import Config
@@ -17,6 +19,10 @@ class TrainingConfig(Config):
     betas: tuple[float, float] = (0.9, 0.98)
     warmup_steps: int = Field(0, ge=0)
     """The learning rate grows linearly from 0 over so many steps."""
+    decay: Literal["none", "cosine"] = "none"
+    """After that the learning rate stays, or falls to 0 along a cosine until the last of the planned epochs."""
+    rates: dict[str, float] = {}
+    """Learning rate of the weights whose names begin so, as a share of ``learning_rate``."""
     clip_norm: float = Field(5.0, ge=0)
     """Gradients are scaled down to this total norm; 0 = never."""
     judge_every: int = Field(1, ge=1)
