@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from palate.core.errors import TrainingError
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.training import checkpoint as disk
 from palate.training.checkpoint import Checkpoint, digest, learnt
 from palate.training.log import TrainingLog
-from palate.training.settings import TrainingConfig
 
 
 class Batches(Protocol):
@@ -110,8 +110,10 @@ class Loop:
         )  # fmt: skip
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         groups = rated(module, config)
-        self.rates = [group["lr"] for group in groups]
-        self.optimiser = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+        self.shares = [group.pop("share") for group in groups]
+        self.optimiser = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
         self.identity = {} if run.folder is None else self._identity(identity or {})
         self.outcome = Outcome()
         self.step_in_epoch = 0
@@ -171,10 +173,9 @@ class Loop:
     def step(self, batch: Any) -> float:
         """Forward, backward, clip, one step of the optimiser; the loss."""
         config = self.config
-        if config.warmup_steps or config.decay != "none":
-            share = self._share_of_rate()
-            for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-                group["lr"] = rate * share
+        rate = config.rate(self.outcome.steps + 1, config.epochs * len(self.batches))
+        for group, share in zip(self.optimiser.param_groups, self.shares, strict=True):
+            group["lr"] = share * rate
         self.optimiser.zero_grad(set_to_none=True)
         with torch.enable_grad(), self._precision():  # also for a caller who wants none
             loss = self.loss(batch)
@@ -189,16 +190,6 @@ class Loop:
             )
         self.optimiser.step()
         return value
-
-    def _share_of_rate(self) -> float:
-        """What warm-up and decay leave of the learning rate in the present step."""
-        step, warm = self.outcome.steps + 1, self.config.warmup_steps
-        if step < warm:
-            return step / warm
-        if self.config.decay == "none":
-            return 1.0
-        total = max(self.config.epochs * len(self.batches), warm + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / (total - warm))))
 
     def _look(self) -> None:
         """Judge the present weights on validation; remember them when they are the best so far."""
@@ -283,13 +274,14 @@ class Loop:
         self.earlier_seconds = place["seconds"]
 
     def _identity(self, more: Mapping[str, object]) -> dict[str, Any]:
-        """Which fit this is. How long it may go on is no part of that: a resumed run may be given more epochs."""
-        planned = {"epochs"} if self.config.decay != "none" else set()  # how far the learning rate has fallen
+        """Which fit this is. How long it may go on is no part of that, unless its learning rate falls towards the end:
+        a resumed run may be given more epochs."""
+        free = {"patience"} if self.config.follows_its_end else {"patience", "epochs"}
         told: dict[str, object] = {
             "seed": self.run.seed,
             "precision": self.run.precision,
             **more,
-            "training": self.config.model_dump(mode="json", exclude={"patience"} | ({"epochs"} - planned)),
+            "training": self.config.model_dump(mode="json", exclude=free),
             "steps an epoch": len(self.batches),
             "hash of the first weights": digest(learnt(self.module)),
         }
@@ -302,13 +294,14 @@ class Loop:
 
 
 def rated(module: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """The parameters that learn, in groups of one learning rate each; the longest matching name decides."""
+    """The parameters that learn, in groups of one ``share`` of the learning rate each; the longest matching name
+    decides."""
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             fitting = [begin for begin in config.rates if name.startswith(begin)]
             groups.setdefault(config.rates[max(fitting, key=len)] if fitting else 1.0, []).append(parameter)
-    return [{"params": some, "lr": share * config.learning_rate} for share, some in groups.items() if some]
+    return [{"params": some, "share": share} for share, some in groups.items() if some]
 
 
 def _flat(nested: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:

@@ -23,8 +23,8 @@ from palate.core.dataset import Dataset
 from palate.core.errors import StoreError, TrainingError
 from palate.core.protocols import Judge
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.training.loop import Batches, Outcome, optimise, seeded
-from palate.training.settings import TrainingConfig
 
 C = TypeVar("C", bound=Config)
 N = TypeVar("N", bound=nn.Module)

@@ -45,6 +45,7 @@ from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.batches import SequenceBatch, SequenceBatches
 from palate.parts.calendar import CalendarFeatures
 from palate.parts.contrastive import Alarm, Scale, draw_pool, info_nce
@@ -55,7 +56,6 @@ from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
 from palate.training.loop import optimise
 from palate.training.sequences import sequence_blocks
-from palate.training.settings import TrainingConfig
 from palate.training.shell import GradientSystem, Lesson
 
 PREFIX = "Compress the following sentence into embedding: "
@@ -109,7 +109,7 @@ class HLLMConfig(Config):
     batch_size: int = Field(64, ge=1)
     training: TrainingConfig = TrainingConfig(
         epochs=30, learning_rate=1e-3, rates={"tower": 0.05}, weight_decay=0.01, warmup_steps=20, clip_norm=1.0,
-        decay="cosine", judge_every=2, patience=4,
+        schedule="cosine", judge_every=2, patience=4,
     )  # fmt: skip
 
 
@@ -455,7 +455,7 @@ def paper() -> HLLMConfig:
         max_tokens=256, cut="end", length=10, negatives=5632, negatives_from="catalogue", dropout=0.0,
         alarm_steps=1000, batch_size=512,
         training=TrainingConfig(
-            epochs=5, learning_rate=1e-4, weight_decay=0.01, betas=(0.9, 0.999), warmup_steps=1000, decay="cosine",
+            epochs=5, learning_rate=1e-4, weight_decay=0.01, betas=(0.9, 0.999), warmup_steps=1000, schedule="cosine",
             patience=5,
         ),
     )  # fmt: skip
