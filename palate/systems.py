@@ -147,6 +147,12 @@ TABLE: tuple[System, ...] = (
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
     ),
+    System(
+        "hllm", "palate.models.hierarchical.hllm:HLLM", "HLLM", "hierarchical",
+        "Chen et al. 2024, arXiv 2409.12740", ("item text", "language model", "contrastive", "gradient"),
+        ("item text",), presets=("tiny", "minilm", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
+    ),
 )  # fmt: skip
 
 
@@ -196,6 +202,16 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
+    },
+    "item_model": {
+        "nano": "palate.backbones.nano:Nano",
+        "hub": "palate.backbones.hub:Hub",
+        "minilm": "palate.backbones.encoder_model:MiniLMModel",
+        "hub-encoder": "palate.backbones.encoder_model:HubEncoderModel",
+    },
+    "user_model": {
+        "llama": "palate.backbones.vector_model:Llama",
+        "hub": "palate.backbones.vector_model:HubDecoder",
     },
     "backbone": {
         "nano": "palate.backbones.nano:Nano",

@@ -165,12 +165,12 @@ class LanguageModel(Protocol):
     """
 
     @property
-    def kind(self) -> Literal["causal", "seq2seq"]:
-        """Whether it goes on with a text, or reads one text and writes another."""
+    def kind(self) -> Literal["causal", "seq2seq", "encoder"]:
+        """Whether it goes on with a text, reads one text and writes another, or only reads."""
 
     @property
-    def pretrained(self) -> Literal["no", "LM"]:
-        """What every table shows of it: ``LM`` when it has seen more than the data at hand."""
+    def pretrained(self) -> Literal["no", "encoder", "LM"]:
+        """What every table shows of it: ``no`` when it has seen nothing but the data at hand."""
 
     @property
     def version(self) -> str:
