@@ -157,6 +157,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
     },
+    "chat": {
+        "endpoint": "palate.backbones.chat_endpoint:ChatEndpoint",
+        "hub": "palate.backbones.hub_chat:HubChat",
+        "scripted": "palate.backbones.scripted:Scripted",
+        "replay": "palate.backbones.scripted:Replay",
+    },
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
     },

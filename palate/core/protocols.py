@@ -19,6 +19,7 @@ from palate.core.run import Run
 
 if TYPE_CHECKING:
     from palate.core.annotations import Intention, Preference
+    from palate.core.chat import ChatReply, ChatRequest, Usage
     from palate.core.codes import Codes
     from palate.core.config import Config
     from palate.core.dataset import Dataset
@@ -206,6 +207,34 @@ class LanguageModel(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The language model that was saved there."""
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """Messages, and tools it may call → a message. Several threads may ask at once."""
+
+    @property
+    def label(self) -> str:
+        """Its name: the author of what it writes."""
+
+    @property
+    def version(self) -> str:
+        """What its answers follow from beside the request: model, address or weights."""
+
+    @property
+    def pretrained(self) -> Literal["no", "LM"]:
+        """What every table shows of it."""
+
+    @property
+    def forms(self) -> frozenset[Literal["tools", "schema"]]:
+        """What it takes beside plain text: tools to call, a JSON schema of the answer. A request with anything else
+        raises ``FormError``."""
+
+    def reply(self, request: ChatRequest) -> ChatReply:
+        """The answer. Raises ``EndpointError`` in one sentence when there is none."""
+
+    def largest(self, request: ChatRequest) -> Usage:
+        """The most that ``reply`` can use, every attempt counted: what a budget sets aside before the call."""
 
 
 @runtime_checkable
