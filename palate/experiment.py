@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
-from palate.core.protocols import Continues, Judge, Recommender
+from palate.core.protocols import Continues, Judge, Recommender, ScoresAll
 from palate.core.run import Run
 from palate.core.split import Split
 from palate.core.store import write_json
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 METRIC = "ndcg@10"
 """What early stopping and tuning look at, on validation."""
+SEARCHED_USERS = 2000
+"""Users that a system is asked about on validation when it searches instead of scoring the catalogue: each look of
+such a system costs a beam search for each user. Always the same ones; the test part is asked about everybody."""
 
 
 def make_plan(
@@ -105,7 +108,8 @@ def fit(
     split = split or make_split(plan, start=start)
     if start is not None:
         refuse_taught(split, start.taught, str(start.folder))
-    on_validation = judge(split.valid, FullRanking(), METRIC) if len(split.valid) else None
+    users = None if issubclass(system(plan.system).kind, ScoresAll) else SEARCHED_USERS
+    on_validation = judge(split.valid, FullRanking(), METRIC, users=users) if len(split.valid) else None
     facts: dict[str, Any] = {
         "name": out.name,
         "data": {"name": split.dataset.name, "fingerprint": split.dataset.fingerprint,

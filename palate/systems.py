@@ -86,6 +86,11 @@ TABLE: tuple[System, ...] = (
         "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=("paper",),
     ),
     System(
+        "text-cosine", "palate.models.content.text_cosine:TextCosine", "Text cosine", "content",
+        "frozen vectors of item texts, mean of the history", ("item text", "words", "new items"), ("item text",),
+        presets=("tiny",),
+    ),
+    System(
         "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",
         "Hidasi et al. 2016, arXiv 1511.06939", ("recurrent", "gradient"), presets=("tiny",),
     ),
@@ -105,7 +110,7 @@ TABLE: tuple[System, ...] = (
     System(
         "tiger", "palate.models.generative.tiger:TIGER", "TIGER", "generative",
         "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
-        presets=("tiny", "paper"),
+        presets=("tiny", "small", "paper"),
     ),
     System(
         "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",

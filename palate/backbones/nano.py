@@ -27,26 +27,14 @@ from palate.backbones.cache import cache, digest
 from palate.backbones.text_model import Optimise, TextModel, TuneConfig, build_network
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
-from palate.core.config import AttentionConfig, Config
+from palate.core.config import AttentionConfig
 from palate.core.errors import StoreError, TrainingError
 from palate.core.ragged import Ragged
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 
 SHAPE = 1
 """Raised when code below makes another model of the same settings and texts."""
-
-
-class Pretraining(Config):
-    """How nano is taught; fields as in ``training.settings``, which is a room of the same storey."""
-
-    epochs: int = Field(100_000, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    warmup_steps: int = Field(20, ge=0)
-    clip_norm: float = Field(1.0, ge=0)
-    judge_every: int = Field(1, ge=1)
-    patience: int = Field(1, ge=1)
 
 
 class NanoConfig(AttentionConfig, TuneConfig):
@@ -67,7 +55,9 @@ class NanoConfig(AttentionConfig, TuneConfig):
     """Blocks a step."""
     seed: int = 0
     """Of first weights and order of texts; a run's own seed changes nothing here."""
-    pretraining: Pretraining = Pretraining()
+    pretraining: TrainingConfig = TrainingConfig(
+        epochs=100_000, learning_rate=2e-3, weight_decay=0.01, warmup_steps=20, clip_norm=1.0, patience=1
+    )
 
     @model_validator(mode="after")
     def _heads_can_turn(self) -> Self:

@@ -43,12 +43,12 @@ from palate.core.naming import NamesVectors
 from palate.core.protocols import Encoder, FloatArray
 from palate.core.ragged import IntArray
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.parts.kmeans import CHUNK
 from palate.parts.quantiser import ResidualQuantiser
 from palate.parts.repair import TieBreak, name_all, name_more
 from palate.parts.sinkhorn import UniformConfig
 from palate.training.loop import optimise, seeded
-from palate.training.settings import TrainingConfig
 
 
 class RQVAEConfig(Config):

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from palate.core.errors import TrainingError
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.training import checkpoint as disk
 from palate.training.checkpoint import Checkpoint, digest, learnt
 from palate.training.log import TrainingLog
-from palate.training.settings import TrainingConfig
 
 
 class Batches(Protocol):
@@ -171,10 +171,9 @@ class Loop:
     def step(self, batch: Any) -> float:
         """Forward, backward, clip, one step of the optimiser; the loss."""
         config = self.config
-        if config.warmup_steps:
-            share = min(1.0, (self.outcome.steps + 1) / config.warmup_steps)
-            for group in self.optimiser.param_groups:
-                group["lr"] = config.learning_rate * share
+        rate = config.rate(self.outcome.steps + 1, config.epochs * len(self.batches))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         with torch.enable_grad(), self._precision():  # also for a caller who wants none
             loss = self.loss(batch)
@@ -273,12 +272,14 @@ class Loop:
         self.earlier_seconds = place["seconds"]
 
     def _identity(self, more: Mapping[str, object]) -> dict[str, Any]:
-        """Which fit this is. How long it may go on is no part of that: a resumed run may be given more epochs."""
+        """Which fit this is. How long it may go on is no part of that, unless its learning rate falls towards the end:
+        a resumed run may be given more epochs."""
+        free = {"patience"} if self.config.follows_its_end else {"patience", "epochs"}
         told: dict[str, object] = {
             "seed": self.run.seed,
             "precision": self.run.precision,
             **more,
-            "training": self.config.model_dump(mode="json", exclude={"epochs", "patience"}),
+            "training": self.config.model_dump(mode="json", exclude=free),
             "steps an epoch": len(self.batches),
             "hash of the first weights": digest(learnt(self.module)),
         }

@@ -24,9 +24,9 @@ from palate.core.errors import ConfigError, StoreError, TrainingError
 from palate.core.protocols import LanguageModel
 from palate.core.ragged import Ragged
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.systems import component
 from palate.training.loop import optimise, seeded
-from palate.training.settings import TrainingConfig
 
 TEXTS = ["a red sea", "books about the old wolves who read them at night", "moons"]
 NEW = ["<a_1>", "<b_2>", "<c_3>"]

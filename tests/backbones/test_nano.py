@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("transformers")
 
 from palate.backbones.item_text import texts_of
-from palate.backbones.nano import Blocks, Nano, NanoConfig, Pretraining, ended, next_token_loss
+from palate.backbones.nano import Blocks, Nano, NanoConfig, ended, next_token_loss
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Part, configure
@@ -23,7 +23,6 @@ from palate.core.run import Run
 from palate.data.sources import load
 from palate.systems import component
 from palate.training.loop import optimise
-from palate.training.settings import TrainingConfig
 
 TEXTS = texts_of(load("world-test"))
 SMALL = NanoConfig(width=32, heads=2, layers=1, forward_width=64, vocabulary=400, steps=25, block=64, batch_size=4)
@@ -49,7 +48,9 @@ def same(one: Nano, other: Nano) -> bool:
 
 
 def test_it_learns_the_text() -> None:
-    longer = SMALL.model_copy(update={"steps": 100, "pretraining": Pretraining(learning_rate=5e-3)})
+    longer = SMALL.model_copy(
+        update={"steps": 100, "pretraining": SMALL.pretraining.model_copy(update={"learning_rate": 5e-3})}
+    )
     taught = Nano(longer).prepare(TEXTS, Run(), optimise)
     drawn = Nano(SMALL.model_copy(update={"steps": 0})).prepare(TEXTS, Run())
     ids, _ = taught.padded(taught.read(TEXTS[:8], 40))
@@ -178,10 +179,6 @@ def test_every_text_ends() -> None:
     rows = ended(tokenizer, ["a", "", "b a"])
     assert [row.tolist()[-1] for row in rows] == [tokenizer.end] * 3
     assert rows.lengths.tolist() == (tokenizer.read(["a", "", "b a"]).lengths + 1).tolist()
-
-
-def test_its_lesson_has_the_fields_of_every_other() -> None:
-    assert set(Pretraining.model_fields) == set(TrainingConfig.model_fields)
 
 
 def test_heads_that_cannot_turn_are_one_sentence() -> None:

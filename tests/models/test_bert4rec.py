@@ -14,9 +14,9 @@ from palate.core.config import configure
 from palate.core.errors import ConfigError, TrainingError
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.models.sequential.bert4rec import BERT4Rec, BERT4RecConfig, Network, draw_hidden, tiny, with_one_more
 from palate.parts.packing import Packing
-from palate.training.settings import TrainingConfig
 from tests.models.sequence_logs import (
     N_ITEMS,
     minutely,

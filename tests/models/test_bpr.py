@@ -14,9 +14,9 @@ from palate.core import store
 from palate.core.errors import TrainingError
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.models.collaborative.bpr import BPR, BPRConfig, Network
-from palate.training.settings import TrainingConfig
 from tests.models.collaborative_logs import log_of, random_log
 from tests.models.factor_logs import everybody, group_recall, grown, scores, two_groups
 

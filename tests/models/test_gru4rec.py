@@ -12,9 +12,9 @@ from palate.core import store
 from palate.core.errors import TrainingError
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.models.sequential.gru4rec import GRU4Rec, GRU4RecConfig, Network, bpr_max, tiny, top1_max
 from palate.parts.packing import Packing
-from palate.training.settings import TrainingConfig
 from tests.models.sequence_logs import (
     N_ITEMS,
     minutely,

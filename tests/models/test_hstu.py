@@ -16,9 +16,9 @@ from palate.core.errors import TrainingError
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.models.sequential import hstu
 from palate.models.sequential.hstu import HSTU, HSTUConfig, Network, elapsed, large, paper_ml_1m, tiny
-from palate.training.settings import TrainingConfig
 from tests.models.sequence_logs import (
     MINUTE,
     N_ITEMS,

@@ -15,11 +15,11 @@ from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, Unmet
 from palate.models.graph.lightgcn import LightGCN, LightGCNConfig, Network, log_partitions, paper
 from palate.parts import losses
 from palate.parts.propagation import layer_mean, normalised_adjacency
-from palate.training.settings import TrainingConfig
 from tests.models.collaborative_logs import dense_user_items, log_of, random_log
 from tests.models.factor_logs import everybody, group_recall, grown, scores, two_groups
 

@@ -23,11 +23,11 @@ from palate.core.protocols import Grows
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.models.generative.p5 import P5, SEQUENTIAL, P5Config, Speech
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5Config
 from palate.systems import build, component
-from palate.training.settings import TrainingConfig
 from tests.models.sequence_logs import successors, timed_log
 
 NETWORK = T5Config(width=32, layers=1, heads=2, head_width=16, forward_width=64, dropout=0.0)

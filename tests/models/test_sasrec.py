@@ -15,10 +15,10 @@ from palate.core.dataset import Dataset
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.models.sequential.sasrec import Network, SASRec, SASRecConfig, paper_2018, tiny
 from palate.parts.packing import Packing
 from palate.training.loop import seeded
-from palate.training.settings import TrainingConfig
 from tests.models.sequence_logs import (
     N_ITEMS,
     minutely,

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from palate.core.run import Run, Silent
+from palate.core.training import TrainingConfig
 from palate.models.sequential.sasrec import SASRec, SASRecConfig
 from palate.training import checkpoint
-from palate.training.settings import TrainingConfig
 from tests.models.sequence_logs import successor_recall, successors
 
 Death = Literal["never", "half a file", "before the rename"]

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from palate.core.errors import TrainingError
 from palate.core.run import Run
+from palate.core.training import TrainingConfig
 from palate.training import checkpoint, log
 from palate.training.loop import Loop, Outcome, optimise, seeded
-from palate.training.settings import TrainingConfig
 
 FAST = TrainingConfig(epochs=4, learning_rate=0.1, clip_norm=0.0)
 
@@ -178,6 +178,31 @@ def test_warm_up_grows_the_learning_rate_from_nothing() -> None:
     loop.step = step  # type: ignore[method-assign]
     loop.run_epochs()
     assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0]),
+        ("inverse-root", [0.5, 1.0, 0.5**0.5, 0.5]),
+        ("linear", [0.5, 1.0, 2 / 3, 0.0]),
+        ("cosine", [0.5, 1.0, 0.75, 0.0]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float]) -> None:
+    config = TrainingConfig.model_validate({"learning_rate": 1.0, "warmup_steps": 2, "schedule": schedule})
+    steps = (1, 2, 4, 8)
+    assert [config.rate(step, 8) for step in steps] == pytest.approx(rates)
+
+
+def test_a_fit_that_follows_its_end_is_another_fit_with_more_epochs() -> None:
+    for schedule, same in (("constant", True), ("cosine", False)):
+        identities = [
+            Loop(p := Point(), Steps(), p.loss, Run(folder=Path("nowhere")), config).identity
+            for epochs in (2, 3)
+            for config in [FAST.model_copy(update={"schedule": schedule, "epochs": epochs})]
+        ]
+        assert (identities[0] == identities[1]) is same
 
 
 def test_nothing_global_is_touched() -> None:

@@ -34,11 +34,11 @@ from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.matrices import user_items
 from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.parts import losses
 from palate.training.factors import Factors, said
-from palate.training.settings import TrainingConfig
 from palate.training.shell import GradientSystem, Lesson
 
 

@@ -19,7 +19,8 @@ Where we depart, and why:
 - A prefix trie, where the public code allows any code of a level at its place.
 - Questions are asked with one wording; ``templates`` takes the normalised geometric mean over several, token by token,
   where the paper averages figures over runs with each.
-- Constant learning rate after the warm-up, and early stopping on the ranking instead of the loss of validation.
+- Constant learning rate after the warm-up (``paper()`` has the published cosine), and early stopping on the ranking
+  instead of the loss of validation.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from palate.core.rankings import Rankings
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.instructions import (
     Examples,
     InstructionBatch,
@@ -62,7 +64,6 @@ from palate.parts.decode import CausalSpeaker, MeanSpeaker, Speaker
 from palate.parts.instructions import ASKING, MARK, MISSING, SEPARATOR, TASKS, TaskName, Words, pools_of
 from palate.parts.naming import Naming
 from palate.training.loop import optimise, seeded
-from palate.training.settings import TrainingConfig
 from palate.training.shell import GradientSystem, Lesson
 
 EVERY_TASK: tuple[TaskName, ...] = (
@@ -370,7 +371,7 @@ def paper() -> LCRecConfig:
         "encoder": {"name": "hub", "model": model, "pooling": "mean"}, "hidden": [2048, 1024, 512, 256, 128, 64],
         "training": {
             "epochs": 10_000, "learning_rate": 1e-3, "weight_decay": 1e-4, "clip_norm": 1.0, "warmup_steps": 600,
-            "judge_every": 50, "patience": 1000,
+            "schedule": "linear", "judge_every": 50, "patience": 1000,
         },
     }  # fmt: skip
     return LCRecConfig(
@@ -378,6 +379,7 @@ def paper() -> LCRecConfig:
         backbone=Part(name="hub", settings={"model": model, "precision": "bf16", "recompute": True}),
         prefixes=None, fused=0.75, templates=ASKING, title_tokens=128, text_tokens=512, batch_size=128,
         training=TrainingConfig(
-            epochs=4, learning_rate=5e-5, weight_decay=0.01, betas=(0.9, 0.999), warmup_steps=100, clip_norm=1.0
+            epochs=4, learning_rate=5e-5, weight_decay=0.01, betas=(0.9, 0.999), warmup_steps=100,
+            schedule="cosine", clip_norm=1.0,
         ),
     )  # fmt: skip

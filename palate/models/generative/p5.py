@@ -13,7 +13,7 @@ Where we depart, and why:
 - The prompts are our own. Beside the sequential ones there are straightforward ones that name the user alone; the
   study teaches the former only. One template is drawn for each example, anew every epoch.
 - A share of examples names nobody, so that strangers can be asked about. Users are called by their row.
-- Early stopping on validation, not a fixed number of epochs on a falling learning rate.
+- Early stopping on validation at a constant learning rate; ``paper()`` has the published fall to 0.
 - Names are never cut. ``name_tokens`` restores the cap of the public code, under which a longer name is never found.
 """
 
@@ -45,6 +45,7 @@ from palate.core.rankings import Rankings
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.batches import PrefixBatches, asked_sequences
 from palate.data.phrases import Asking, Phrases, PromptBatch, PromptBatches, Prompts, Templates, pieces
 from palate.parts import losses, newcomers
@@ -52,7 +53,6 @@ from palate.parts.naming import Naming
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5, T5Config, T5Speaker, described, read_hub
-from palate.training.settings import TrainingConfig
 from palate.training.shell import GradientSystem, Lesson
 
 SEQUENTIAL = (
@@ -377,7 +377,7 @@ def paper() -> P5Config:
     return P5Config(
         checkpoint="t5-small", tasks=("sequential",), nameless=0.0, batch_size=128,
         training=TrainingConfig(
-            epochs=20, learning_rate=1e-3, weight_decay=0.01, betas=(0.9, 0.999), warmup_steps=500, clip_norm=1.0,
-            patience=20,
+            epochs=20, learning_rate=1e-3, weight_decay=0.01, betas=(0.9, 0.999), warmup_steps=500,
+            schedule="linear", clip_norm=1.0, patience=20,
         ),
     )  # fmt: skip

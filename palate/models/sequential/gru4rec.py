@@ -28,13 +28,13 @@ from torch.nn.utils.rnn import PackedSequence
 
 from palate.core.config import Config
 from palate.core.space import Choice, Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.batches import SequenceBatch
 from palate.parts import losses
 from palate.parts.dropout import Dropout
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.training.sequences import SequenceNetwork, SequenceSystem
-from palate.training.settings import TrainingConfig
 
 
 class GRU4RecConfig(Config):

@@ -41,13 +41,13 @@ from palate.core.errors import TrainingError
 from palate.core.protocols import Judge
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.batches import SequenceBatch
 from palate.parts import losses
 from palate.parts.dropout import Dropout
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Group, Packing
 from palate.training.sequences import SequenceNetwork, SequenceSystem
-from palate.training.settings import TrainingConfig
 from palate.training.shell import Lesson
 
 BUCKETS = 129

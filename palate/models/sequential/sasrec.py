@@ -24,13 +24,13 @@ from torch.nn import functional as F
 
 from palate.core.config import AttentionConfig
 from palate.core.space import Choice, Range, SearchSpace
+from palate.core.training import TrainingConfig
 from palate.data.batches import SequenceBatch
 from palate.parts import losses
 from palate.parts.dropout import Dropout
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing, attention
 from palate.training.sequences import SequenceNetwork, SequenceSystem
-from palate.training.settings import TrainingConfig
 
 
 class SASRecConfig(AttentionConfig):

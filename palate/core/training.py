@@ -1,0 +1,46 @@
+"""How a network is optimised: settings of gradient systems, under ``training``, and of what else is taught here."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from palate.core.config import Config
+
+
+class TrainingConfig(Config):
+    """AdamW with gradient clipping, warm-up and early stopping on validation."""
+
+    epochs: int = Field(200, ge=1)
+    """At most so many passes over the training data."""
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup_steps: int = Field(0, ge=0)
+    """The learning rate grows linearly from 0 over so many steps."""
+    schedule: Literal["constant", "inverse-root", "linear", "cosine"] = "constant"
+    """How the learning rate goes on: with the inverse square root of the steps, or to 0 at the end of all epochs."""
+    clip_norm: float = Field(5.0, ge=0)
+    """Gradients are scaled down to this total norm; 0 = never."""
+    judge_every: int = Field(1, ge=1)
+    """Epochs between two looks at validation."""
+    patience: int = Field(10, ge=1)
+    """Looks without a new best after which training stops; the best weights are kept."""
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of ``step`` (from 1 on) where all epochs are ``total`` steps."""
+        warm = max(self.warmup_steps, 1)
+        if step < warm:
+            return self.learning_rate * step / warm
+        if self.schedule == "inverse-root":
+            return self.learning_rate * math.sqrt(warm / step)
+        done = min((step - warm) / max(total - warm, 1), 1.0)
+        left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
+        return self.learning_rate * left
+
+    @property
+    def follows_its_end(self) -> bool:
+        """Whether another number of epochs would be another fit from the first step on."""
+        return self.schedule in ("linear", "cosine")

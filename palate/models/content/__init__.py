@@ -1,0 +1,1 @@
+"""Recommenders that read what items say and nothing of who met them."""
