@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from palate.core.config import Config, Part, configure, override
 from palate.core.errors import ConfigError, nearest
@@ -34,6 +34,8 @@ class System:
     pretrained: str = "no"
     packages: tuple[str, ...] = ()
     """Modules of optional libraries without which it does not work."""
+    ability: Literal["Recommender", "RatingPredictor"] = "Recommender"
+    """The protocol of ``core.protocols`` that it answers by."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -122,6 +124,38 @@ TABLE: tuple[System, ...] = (
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
     ),
+    System(
+        "rating-average", "palate.models.rating.average:RatingAverage", "Average rating", "rating",
+        "heuristics of Kang et al. 2023, arXiv 2305.06474", ("heuristic",), ("ratings",),
+        presets=("everybody", "user"), ability="RatingPredictor",
+    ),
+    System(
+        "rating-mf", "palate.models.rating.mf:RatingMF", "MF of ratings", "rating",
+        "Koren, Bell & Volinsky 2009", ("matrix factorisation", "gradient"), ("ratings",),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-mlp", "palate.models.rating.mlp:RatingMLP", "MLP of ratings", "rating",
+        "He et al. 2017, arXiv 1708.05031", ("neural", "gradient"), ("ratings",),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-transformer", "palate.models.rating.transformer_mlp:TransformerMLP", "Transformer-MLP", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("attention", "text", "gradient"), ("ratings", "item text"),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-lm", "palate.models.rating.rating_lm:RatingLM", "Tuned language model", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "gradient"), ("ratings", "item text"),
+        presets=("tiny", "classification", "paper"), packages=("transformers", "tokenizers"),
+        ability="RatingPredictor",
+    ),
+    System(
+        "rating-prompted", "palate.models.rating.prompted:RatingPrompted", "Prompted language model", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "zero-shot", "few-shot"),
+        ("ratings", "item text"), presets=("tiny", "few_shot", "chain_of_thought"),
+        packages=("transformers", "tokenizers"), ability="RatingPredictor",
+    ),
 )  # fmt: skip
 
 
@@ -131,6 +165,11 @@ def system(name: str) -> System:
         if row.name == name:
             return row
     raise ConfigError(f"there is no system '{name}'{nearest(name, (row.name for row in TABLE))}")
+
+
+def able(ability: Literal["Recommender", "RatingPredictor"]) -> tuple[System, ...]:
+    """The rows whose systems answer by this protocol."""
+    return tuple(row for row in TABLE if row.ability == ability)
 
 
 def default_settings(kind: type) -> Config:
