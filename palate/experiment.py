@@ -105,7 +105,7 @@ def fit(
     split = split or make_split(plan, start=start)
     if start is not None:
         refuse_taught(split, start.taught, str(start.folder))
-    on_validation = _judge(plan, split)
+    on_validation = judge_of(plan, split)
     facts: dict[str, Any] = {
         "name": out.name,
         "data": {"name": split.dataset.name, "fingerprint": split.dataset.fingerprint,
@@ -128,7 +128,7 @@ def fit(
     return fitted
 
 
-def _judge(plan: Plan, split: Split) -> Judge | None:
+def judge_of(plan: Plan, split: Split) -> Judge | None:
     """Who looks at a system of this plan on validation; None where there is nothing to look at."""
     from palate.evaluation.judging import judge
     from palate.evaluation.protocols import FullRanking

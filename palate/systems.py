@@ -209,6 +209,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
+        "chat": "palate.annotation.chat:ChatAnnotator",
     },
     "backbone": {
         "nano": "palate.backbones.nano:Nano",

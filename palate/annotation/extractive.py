@@ -19,7 +19,7 @@ from pydantic import Field
 
 from palate.annotation.key_phrases import KeyPhrases, apart, candidates, feeling, listed, sentences, wishful
 from palate.core import store
-from palate.core.annotations import Intention, Preference
+from palate.core.annotations import Intention, ItemProfile, Preference, UserProfile
 from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray, Ragged
@@ -30,6 +30,8 @@ TRAITS = ("Offers {}.", "It is about {}.", "Known for {}.", "Has {}.")
 BRIEF = ("Enjoys {}.", "Likes {}.", "Prefers {}.")
 LONG_TERM = ("Over time mostly {}.", "Always comes back to {}.", "For long fond of {}.")
 SHORT_TERM = ("Lately {}.", "Of late more {}.", "At the moment {}.")
+READERS = ("For people who enjoy {}.", "Whoever likes {} will like it.", "Suits whoever looks for {}.")
+REASONS = ("Its text speaks of {}.",)
 """One is taken for each record, in turn."""
 
 
@@ -82,6 +84,22 @@ class Extractive:
             )
             for place, (user, some, few) in enumerate(zip(users, whole, recent, strict=True))
         ]  # fmt: skip
+
+    def item_profiles(self, train: Dataset, item_rows: IntArray) -> list[ItemProfile]:
+        """One record an item; empty where its text has no phrases. The reasons are the phrases themselves."""
+        items = np.asarray(item_rows, dtype=np.int64)
+        best = self._best_of(self._about(train), items)
+        return [
+            ItemProfile(item, _line(READERS, item, some), _line(REASONS, 0, some), self.label)
+            for item, some in zip(items.tolist(), best, strict=True)
+        ]
+
+    def user_profiles(self, train: Dataset, histories: Ragged) -> list[UserProfile]:
+        """One record a history, from what its preference says."""
+        return [
+            UserProfile(one.user_row, " ".join(filter(None, (one.brief, one.short_term))), one.long_term, self.label)
+            for one in self.preferences(train, histories)
+        ]
 
     def _about(self, train: Dataset) -> KeyPhrases:
         """The phrases of every item's text, its title left out, and its categories."""

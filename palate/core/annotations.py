@@ -24,6 +24,29 @@ class Intention:
 
 
 @dataclass(frozen=True)
+class ItemProfile:
+    """Who would enjoy an item and what it is like, in a few sentences; empty where nothing is known.
+
+    reasons  what of the item's texts and reviews says so
+    """
+
+    item_row: int
+    profile: str
+    reasons: str
+    author: str
+
+
+@dataclass(frozen=True)
+class UserProfile:
+    """What a user enjoys, in a few sentences, and what of their events says so; empty where nothing is known."""
+
+    user_row: int
+    profile: str
+    reasons: str
+    author: str
+
+
+@dataclass(frozen=True)
 class Preference:
     """What a user likes. A line of which nothing is known is empty.
 

@@ -12,6 +12,7 @@ PalateError
 ├── DownloadError       a file could not be fetched whole
 ├── EndpointError       a model's server did not answer, or answered nonsense
 ├── FormError           a chat model takes no tools, or no schema of its answer
+├── BudgetError         the next call of a model could cost more than is left
 └── MissingExtraError   an optional package is needed for this
 """
 
@@ -102,6 +103,10 @@ class FormError(PalateError):
     def __init__(self, message: str, lost: Usage | None = None) -> None:
         super().__init__(message)
         self.lost = lost
+
+
+class BudgetError(PalateError):
+    """The next call could cost more than what is left of a budget; what was written so far is kept."""
 
 
 class MissingExtraError(PalateError):

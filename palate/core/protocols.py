@@ -18,7 +18,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 
 if TYPE_CHECKING:
-    from palate.core.annotations import Intention, Preference
+    from palate.core.annotations import Intention, ItemProfile, Preference, UserProfile
     from palate.core.chat import ChatReply, ChatRequest, Usage
     from palate.core.codes import Codes
     from palate.core.config import Config
@@ -294,3 +294,18 @@ class Annotator(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The annotator that was saved there."""
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """An annotator that also describes items and users. It reads the interactions it is given and no others."""
+
+    @property
+    def label(self) -> str:
+        """The author of every record."""
+
+    def item_profiles(self, train: Dataset, item_rows: IntArray) -> list[ItemProfile]:
+        """One record for each of these items, from its own texts and its reviews in ``train``."""
+
+    def user_profiles(self, train: Dataset, histories: Ragged) -> list[UserProfile]:
+        """One record for each row of ``histories``, which are as for ``Annotator.preferences``."""

@@ -33,10 +33,20 @@ def draw_leaderboard(
     reports: Sequence[Report], path: str | Path, comparisons: Comparisons | None = None, *, main: str = MAIN
 ) -> None:
     """Write the picture to ``path``; the suffix, ``.svg`` or ``.png``, chooses the format."""
+    path = _drawable(path)
+    save_figure(leaderboard_figure(reports, comparisons, main=main), path)
+
+
+def _drawable(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"a plot is written as {' or '.join(SUFFIXES)}, not as '{path.suffix or path.name}'")
-    figure = leaderboard_figure(reports, comparisons, main=main)
+    return path
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a picture whole or not at all, as its suffix says."""
+    path = _drawable(path)
     if path.suffix.lower() == ".svg":
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})

@@ -11,8 +11,8 @@ pytest.importorskip("transformers")
 import torch
 from checkpoints import WORDS, causal, seq2seq
 
+from palate.annotation.structured import Structured
 from palate.backbones.hub_chat import HubChat, HubChatConfig
-from palate.backbones.structured import Structured
 from palate.core.chat import ChatRequest, Message
 from palate.core.errors import EndpointError, FormError
 from palate.core.protocols import ChatModel

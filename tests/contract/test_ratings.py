@@ -21,7 +21,7 @@ from palate.systems import able
 from tests.contract.questions import small
 
 ROWS = able("RatingPredictor")
-STEPS = 60
+STEPS = 20
 
 
 @pytest.fixture(scope="session")

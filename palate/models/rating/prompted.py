@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from palate.backbones.asking import each
 from palate.backbones.item_text import ItemText
 from palate.core import store
+from palate.core.asking import each
 from palate.core.chat import ChatReply, ChatRequest, Message
 from palate.core.config import Config, Part, configure
 from palate.core.dataset import Dataset
@@ -36,6 +36,7 @@ from palate.core.ragged import IntArray, Ragged
 from palate.core.ratings import Predictions, RatingRequests, Stars
 from palate.core.run import Run
 from palate.core.space import Choice, SearchSpace
+from palate.core.texts import packed, unpacked
 from palate.data.rating_prompts import FIXED, VERSION, Pieces, read_rating, texts_for
 from palate.data.ratings import rated_before, ratings_of
 from palate.parts.rating_prompts import PromptTokens, RatingWords, by_length, last_states, rating_words
@@ -267,11 +268,10 @@ class RatingPrompted:
 
     def save(self, folder: Path) -> None:
         told = self._known()
-        texts = [text.encode() for text in told.pieces.texts]
-        examples = told.examples
+        texts, examples = packed(told.pieces.texts), told.examples
         arrays: dict[str, np.ndarray[Any, Any]] = {
-            "texts": np.frombuffer(b"".join(texts), dtype=np.uint8),
-            "text_bytes": np.array([len(text) for text in texts], dtype=np.int64),
+            "texts": texts[0],
+            "text_bytes": texts[1],
             "history": examples.histories.flat().astype(np.int64), "history_ratings": examples.history_ratings,
             "lengths": examples.histories.lengths, "items": examples.items, "users": examples.user_rows,
             "solved": told.solved,
@@ -287,9 +287,7 @@ class RatingPrompted:
         stored = store.open_folder(folder)
         system = cls(configure(cls.config_type, stored.config), **{name: stored.part(name) for name in stored.parts})
         kept, facts = stored.arrays(), stored.facts
-        ends = np.cumsum(kept["text_bytes"])
-        whole = kept["texts"].tobytes()
-        texts = [whole[end - n : end].decode() for end, n in zip(ends, kept["text_bytes"], strict=True)]
+        texts = unpacked(kept["texts"], kept["text_bytes"])
         histories = Ragged.from_lengths(kept["history"], kept["lengths"])
         examples = RatingRequests(histories, kept["history_ratings"], kept["items"], kept["users"])
         pieces = texts_for(texts, np.array(facts["levels"], dtype=np.float32))
@@ -328,7 +326,7 @@ def _examples(train: Dataset, ratings: Stars, n: int, seed: int) -> tuple[Rating
 
 def tiny() -> RatingPromptedConfig:
     """A small nano and short prompts."""
-    nano = {"width": 64, "heads": 2, "layers": 2, "forward_width": 128, "vocabulary": 800, "steps": 60, "length": 2048}
+    nano = {"width": 64, "heads": 2, "layers": 2, "forward_width": 128, "vocabulary": 800, "steps": 30, "length": 2048}
     return RatingPromptedConfig(
         backbone=Part(name="nano", settings=nano), length=5, text=ItemText(fields=("title", "category"), max_chars=60)
     )

@@ -246,7 +246,7 @@ def levels_of(train: Dataset) -> Stars:
 
 def tiny() -> RatingLMConfig:
     """A small nano and short prompts: learns in a minute on a small log."""
-    nano = {"width": 64, "heads": 2, "layers": 2, "forward_width": 128, "vocabulary": 800, "steps": 60, "length": 512}
+    nano = {"width": 64, "heads": 2, "layers": 2, "forward_width": 128, "vocabulary": 800, "steps": 30, "length": 512}
     return RatingLMConfig(
         backbone=Part(name="nano", settings=nano), length=5, text=ItemText(fields=("title", "category"), max_chars=60),
         text_tokens=16, batch_size=32,

@@ -14,10 +14,10 @@ pytest.importorskip("openai")
 
 from chat_server import ChatServer, calls, fails, says
 
-from palate.backbones.asking import each
+from palate.annotation.structured import Structured, read_json, schema_of
 from palate.backbones.chat_endpoint import ChatEndpoint, ChatEndpointConfig
 from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted, ScriptedConfig
-from palate.backbones.structured import Structured, read_json, schema_of
+from palate.core.asking import each
 from palate.core.chat import ChatReply, ChatRequest, Message, reply_from_json, reply_to_json
 from palate.core.errors import DataError, EndpointError, FormError
 from palate.core.protocols import ChatModel
