@@ -108,7 +108,7 @@ def spelled(level: float) -> str:
     return f"{level:g}"
 
 
-_NUMBER = re.compile(r"(?<![\d.,-])\d+(?:[.,]\d+)?(?!\d)")
+_NUMBER = re.compile(r"(?<![\d.,-])\d+(?:[.,]\d+)?(?!\d|[eE]\d)")
 _CALLED = re.compile(r"rating\W{0,8}?(-?\d+(?:[.,]\d+)?)", re.IGNORECASE)
 _WORDS = {"zero": 0.0, "one": 1.0, "two": 2.0, "three": 3.0, "four": 4.0, "five": 5.0}
 _WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)

@@ -28,7 +28,7 @@ class RatingMLPConfig(Config):
     hidden: tuple[int, ...] = Field((64, 32), min_length=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     batch_size: int = Field(512, ge=1)
-    training: TrainingConfig = TrainingConfig(epochs=100, learning_rate=1e-3, weight_decay=0.1, patience=3)
+    training: TrainingConfig = TrainingConfig(epochs=100, learning_rate=1e-3, weight_decay=0.1, patience=5)
 
 
 SPACE: SearchSpace = {
@@ -68,5 +68,5 @@ def tiny() -> RatingMLPConfig:
     """Small tables for a small log."""
     return RatingMLPConfig(
         width=8, hidden=(16,), batch_size=128,
-        training=TrainingConfig(epochs=60, learning_rate=5e-3, weight_decay=0.1, patience=3),
+        training=TrainingConfig(epochs=60, learning_rate=5e-3, weight_decay=0.01, patience=20),
     )  # fmt: skip
