@@ -177,9 +177,9 @@ def test_both_heads_learn_64_examples_by_heart(head: str) -> None:
     system = build(
         "rating-lm",
         {"head": head, "answer": "likeliest", "training.epochs": 200, "training.learning_rate": 0.003,
-         "training.warmup_steps": 5, "batch_size": 64, "training.weight_decay": 0.0},
+         "training.warmup_steps": 5, "batch_size": 64, "training.weight_decay": 0.0, "length": 1, "backbone.steps": 0},
         preset="tiny",
-    ).fit(whole, Run(max_steps=160))  # fmt: skip
+    ).fit(whole, Run(max_steps=200))  # fmt: skip
     assert isinstance(system, RatingLM)
     asked = rated_before(whole, np.arange(64))
     stars, given = system.predict(asked).stars, whole.interactions["rating"].to_numpy()

@@ -168,5 +168,5 @@ def tiny() -> TransformerMLPConfig:
     """A narrow network for a small log."""
     return TransformerMLPConfig(
         width=16, layers=1, length=5, batch_size=128,
-        training=TrainingConfig(epochs=40, learning_rate=3e-3, weight_decay=0.1, patience=3),
+        training=TrainingConfig(epochs=40, learning_rate=3e-3, weight_decay=0.01, patience=20),
     )  # fmt: skip
