@@ -17,7 +17,7 @@ from palate.core.store import write_json
 from palate.cost import Cost, warm_up, watched
 from palate.data.align import beginning_with, refuse_taught
 from palate.runs import FittedRun, Plan, versions
-from palate.systems import build, system
+from palate.systems import build, check_parts, system
 
 if TYPE_CHECKING:
     from palate.core.dataset import Dataset
@@ -53,6 +53,7 @@ def make_plan(
     if start is not None:
         base = _continued_config(name, preset, start)
     config = override(base, settings or {}, where=name)
+    check_parts(config)
     if start is not None and _fixed(config) != _fixed(base):
         raise MisuseError("a continued run keeps its network: only settings of training.… can change beside --from")
     return Plan(

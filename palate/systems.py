@@ -221,19 +221,35 @@ COMPONENTS: dict[str, dict[str, str]] = {
 
 def component(field: str, part: Part) -> Any:
     """The part named in a system's settings, made with its own settings and, in turn, its own parts."""
-    table = COMPONENTS[field]
-    if part.name not in table:
-        raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
-    module, _, name = table[part.name].partition(":")
-    kind = getattr(import_module(module), name)
-    config = configure(kind.config_type, part.settings, where=f"{field} {part.name}")
+    kind, config = _named(field, part)
     return kind(config, **parts_of(config))
 
 
 def parts_of(config: Config) -> dict[str, Any]:
     """What each ``Part`` among the settings names, by field."""
+    return {field: component(field, part) for field, part in _parts(config)}
+
+
+def check_parts(config: Config) -> None:
+    """Raises ``ConfigError`` where settings name a component that does not exist, or settings that it does not have,
+    however deep; nothing is made."""
+    for field, part in _parts(config):
+        check_parts(_named(field, part)[1])
+
+
+def _parts(config: Config) -> list[tuple[str, Part]]:
     named = ((field, getattr(config, field)) for field in type(config).model_fields)
-    return {field: component(field, part) for field, part in named if isinstance(part, Part)}
+    return [(field, part) for field, part in named if isinstance(part, Part)]
+
+
+def _named(field: str, part: Part) -> tuple[Any, Config]:
+    """The class of a component, and its settings."""
+    table = COMPONENTS[field]
+    if part.name not in table:
+        raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
+    module, _, name = table[part.name].partition(":")
+    kind = getattr(import_module(module), name)
+    return kind, configure(kind.config_type, part.settings, where=f"{field} {part.name}")
 
 
 def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | None = None) -> Recommender:
