@@ -47,11 +47,11 @@ TOLD = 20
 
 
 class RatingPromptedConfig(Config):
+    answer: Literal["probability", "text"] = "probability"
     backbone: Part | None = Part(name="nano")
     """The language model that answers where no chat model is named."""
     chat: Part | None = None
     """The chat model: ``chat=endpoint``, ``chat=hub`` …"""
-    answer: Literal["probability", "text"] = "probability"
     shots: int = Field(0, ge=0, le=16)
     """Solved examples of other people before the question."""
     examples: int = Field(64, ge=1)
