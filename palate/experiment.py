@@ -17,7 +17,7 @@ from palate.core.store import write_json
 from palate.cost import Cost, warm_up, watched
 from palate.data.align import beginning_with, refuse_taught
 from palate.runs import FittedRun, Plan, versions
-from palate.systems import build, check_parts, system
+from palate.systems import build, check_parts, pretrained, system
 
 if TYPE_CHECKING:
     from palate.core.dataset import Dataset
@@ -113,6 +113,7 @@ def fit(
                  "simulated": split.dataset.about.simulated, "notes": list(split.dataset.about.notes)},
         "split": {"rule": split.rule, "hash": split.hash, "proof": dict(split.proof)},
         "continued_from": None if start is None else str(start.folder),
+        "pretrained": pretrained(build(plan.system, plan.config)),
         "versions": versions(),
     }  # fmt: skip
     asked = {"tune": tune, "budget_seconds": run.budget_seconds, "precision": run.precision}
@@ -200,7 +201,8 @@ def evaluate(
         for seed in seeds
     )
     report = make_report(
-        tables, split, protocol, name=fitted.name, system=fitted.plan.system, pretrained=fitted.pretrained,
+        tables, split, protocol, name=fitted.name, system=fitted.plan.system,
+        pretrained=fitted.facts.get("pretrained", fitted.row.pretrained),
         cost=fitted.facts["cost"], marks=sorted(marks),
     )  # fmt: skip
     write_report(report, fitted.report_folder(protocol))
@@ -234,8 +236,9 @@ def _rating_report(fitted: FittedRun, protocol: Rating, split: Split, marks: Seq
     notes = [f"asked ratings {hash_of(asked)}: {statistics(split, asked)}"]
     notes += [f"{fitted.name}: prompt {prompt}, {fitted.said('backbone') or fitted.said('model')}"] if prompt else []
     return make_rating_report(
-        tables, split, protocol, name=fitted.name, system=fitted.plan.system, pretrained=fitted.pretrained,
-        cost=fitted.facts["cost"], marks=marks, notes=notes,
+        tables, split, protocol, name=fitted.name, system=fitted.plan.system,
+        pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,
+        notes=notes,
     )  # fmt: skip
 
 

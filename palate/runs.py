@@ -165,11 +165,6 @@ class FittedRun:
         """What the system of the first seed remembers under this name; "" where it does not."""
         return str(store.open_folder(self.system_folder(self.plan.seeds[0])).facts.get(fact) or "")
 
-    @property
-    def pretrained(self) -> str:
-        """What the run's system began with: ``no``, ``encoder`` or ``LM``; the table's word where it does not say."""
-        return self.said("pretrained") or self.row.pretrained
-
     def begin(self, asked: Mapping[str, Any], *, resume: bool) -> None:
         """Write ``plan.json``, or raise ``ConfigError`` when the folder holds something that would be lost.
 

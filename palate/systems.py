@@ -15,6 +15,8 @@ from palate.core.config import Config, Part, configure, override
 from palate.core.errors import ConfigError, nearest
 from palate.core.protocols import Continues, Recommender
 
+Pretrained = Literal["no", "encoder", "LM"]
+
 
 @dataclass(frozen=True)
 class System:
@@ -31,7 +33,8 @@ class System:
     """What must be known beside who met what, such as ``item text``."""
     presets: tuple[str, ...] = ()
     """Functions of the module that return other settings than the default."""
-    pretrained: str = "no"
+    pretrained: Pretrained = "no"
+    """What its default settings bring along; a run's own settings may bring more or less (``pretrained``)."""
     packages: tuple[str, ...] = ()
     """Modules of optional libraries without which it does not work."""
     ability: Literal["Recommender", "RatingPredictor"] = "Recommender"
@@ -88,9 +91,25 @@ TABLE: tuple[System, ...] = (
         "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=("paper",),
     ),
     System(
+        "gccf", "palate.models.graph.gccf:GCCF", "LR-GCCF", "graph",
+        "Chen et al. 2020, arXiv 2001.10167", ("graph", "gradient"), presets=("paper",),
+    ),
+    System(
+        "sgl", "palate.models.graph.sgl:SGL", "SGL", "graph",
+        "Wu et al. 2021, arXiv 2010.10783", ("graph", "self-supervised", "gradient"), presets=("paper",),
+    ),
+    System(
+        "simgcl", "palate.models.graph.simgcl:SimGCL", "SimGCL", "graph",
+        "Yu et al. 2022, arXiv 2112.08679", ("graph", "self-supervised", "gradient"), presets=("paper",),
+    ),
+    System(
+        "autocf", "palate.models.graph.autocf:AutoCF", "AutoCF", "graph",
+        "Xia et al. 2023, arXiv 2303.07797", ("graph", "self-supervised", "masked", "gradient"), presets=("paper",),
+    ),
+    System(
         "text-cosine", "palate.models.content.text_cosine:TextCosine", "Text cosine", "content",
         "frozen vectors of item texts, mean of the history", ("item text", "words", "new items"), ("item text",),
-        presets=("tiny",),
+        presets=("tiny",), pretrained="encoder",
     ),
     System(
         "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",
@@ -112,17 +131,29 @@ TABLE: tuple[System, ...] = (
     System(
         "tiger", "palate.models.generative.tiger:TIGER", "TIGER", "generative",
         "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
-        presets=("tiny", "small", "paper"),
+        presets=("tiny", "small", "paper"), pretrained="encoder",
     ),
     System(
         "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
         "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
-        ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
+        ("item text",), presets=("tiny", "unaligned", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
+    ),
+    System(
+        "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
+        "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
+        presets=("tiny", "generative", "paper", "paper_generative"),
     ),
     System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
+    ),
+    System(
+        "hllm", "palate.models.hierarchical.hllm:HLLM", "HLLM", "hierarchical",
+        "Chen et al. 2024, arXiv 2409.12740", ("item text", "language model", "contrastive", "gradient"),
+        ("item text",), presets=("tiny", "minilm", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
     ),
     System(
         "rating-average", "palate.models.rating.average:RatingAverage", "Average rating", "rating",
@@ -207,9 +238,26 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "scripted": "palate.backbones.scripted:Scripted",
         "replay": "palate.backbones.scripted:Replay",
     },
+    "graph": {
+        "lightgcn": "palate.models.graph.lightgcn:LightGCN",
+        "gccf": "palate.models.graph.gccf:GCCF",
+        "sgl": "palate.models.graph.sgl:SGL",
+        "simgcl": "palate.models.graph.simgcl:SimGCL",
+        "autocf": "palate.models.graph.autocf:AutoCF",
+    },
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
         "chat": "palate.annotation.chat:ChatAnnotator",
+    },
+    "item_model": {
+        "nano": "palate.backbones.nano:Nano",
+        "hub": "palate.backbones.hub:Hub",
+        "minilm": "palate.backbones.encoder_model:MiniLMModel",
+        "hub-encoder": "palate.backbones.encoder_model:HubEncoderModel",
+    },
+    "user_model": {
+        "llama": "palate.backbones.vector_model:Llama",
+        "hub": "palate.backbones.vector_model:HubDecoder",
     },
     "backbone": {
         "nano": "palate.backbones.nano:Nano",
@@ -249,7 +297,15 @@ def _named(field: str, part: Part) -> tuple[Any, Config]:
         raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
     module, _, name = table[part.name].partition(":")
     kind = getattr(import_module(module), name)
-    return kind, configure(kind.config_type, part.settings, where=f"{field} {part.name}")
+    return kind, _settings_of(kind.config_type, part.settings, f"{field} {part.name}")
+
+
+def _settings_of(kind: type[Config], settings: Mapping[str, Any], where: str) -> Config:
+    """The defaults with ``settings`` on top, also inside a section: ``graph.training.epochs=5`` keeps the graph's own
+    learning rate."""
+    if any(field.is_required() for field in kind.model_fields.values()):
+        return configure(kind, settings, where=where)
+    return override(kind(), settings, where=where)
 
 
 def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | None = None) -> Recommender:
@@ -257,3 +313,10 @@ def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | No
     row = system(name)
     config = override(row.config(preset), settings or {}, where=name)
     return row.kind(config, **parts_of(config))  # type: ignore[call-arg]
+
+
+def pretrained(made: object) -> Pretrained:
+    """What of a system, or of its parts and theirs, has seen more than the data at hand; the most telling of them."""
+    parts = getattr(made, "parts", None) or {}
+    found = {getattr(made, "pretrained", "no"), *map(pretrained, parts.values())}
+    return next(kind for kind in ("LM", "encoder", "no") if kind in found)

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from palate.annotation.ledger import Budget, Entry, Ledger
-from palate.annotation.tasks import TASKS, Row, intention_rows, item_rows, user_rows
+from palate.annotation.tasks import TASKS, Row, events_of, intention_rows, item_rows, user_rows
 from palate.annotation.writing import write
 from palate.core import store
 from palate.core.annotations import Intention, ItemProfile, Preference, UserProfile
@@ -94,19 +94,17 @@ class ChatAnnotator:
 
     def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
         rows = item_rows(train, items)
-        said = self._said("item-profile", rows)
         return [
-            ItemProfile(row.of, one.get("profile", ""), one.get("reasons", ""), self.label)
-            for row, one in zip(rows, said, strict=True)
+            ItemProfile(row.of, *_profile(one), self.label)
+            for row, one in zip(rows, self._said("item-profile", rows), strict=True)
         ]
 
-    def user_profiles(self, train: Dataset, histories: Ragged) -> list[UserProfile]:
-        rows = user_rows(train, histories)
-        said = self._said("user-profile", rows)
-        return [
-            UserProfile(row.of, one.get("profile", ""), one.get("reasons", ""), self.label)
-            for row, one in zip(rows, said, strict=True)
-        ]
+    def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
+        """One record a user; of one without an event nothing is known, and nobody is asked."""
+        users = np.asarray(users, dtype=np.int64)
+        rows = user_rows(train, events_of(train, users), of_items)
+        said = self._said("user-profile", [row if row.events else None for row in rows])
+        return [UserProfile(user, *_profile(one), self.label) for user, one in zip(users.tolist(), said, strict=True)]
 
     def _said(self, task: str, rows: Sequence[Row | None]) -> list[dict[str, Any]]:
         """The fields of each record; none for a row that is not asked about, or could not be read."""
@@ -122,3 +120,10 @@ class ChatAnnotator:
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
         return cls(configure(cls.config_type, stored.config), chat=stored.part("chat"))
+
+
+def _profile(said: dict[str, Any]) -> tuple[str, str]:
+    """Summary and reasons; both empty where the model says that it cannot tell."""
+    if said.get("summarization", "None").strip().strip(".").lower() in ("none", ""):
+        return "", ""
+    return said["summarization"], said["reasoning"]

@@ -19,6 +19,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.annotation.structured import schema_of
+from palate.core.annotations import ITEM_PROFILE_PROMPT, USER_PROFILE_PROMPT, ItemProfile
 from palate.core.chat import ChatRequest
 from palate.core.dataset import Dataset
 from palate.core.errors import LeakError
@@ -52,8 +53,8 @@ class PreferenceWords(Words):
 
 
 class ProfileWords(Words):
-    profile: str = Field(max_length=1200)
-    reasons: str = Field(max_length=1200)
+    summarization: str = Field(max_length=2000)
+    reasoning: str = Field(max_length=2000)
 
 
 @dataclass(frozen=True)
@@ -111,18 +112,8 @@ TASKS: dict[str, Task] = {
             "(brief), what has lasted (long_term), and what the newest choices show (short_term). Name no item.",
             PreferenceWords,
         ),
-        Task(
-            "item-profile", 1,
-            "Say in two or three sentences what kind of people would enjoy this item and why (profile), then which of "
-            "the data made you say so (reasons).",
-            ProfileWords, 500, 150,
-        ),
-        Task(
-            "user-profile", 1,
-            "Say in two or three sentences what kind of items this person is likely to enjoy (profile), then which of "
-            "the data made you say so (reasons).",
-            ProfileWords, 500, 150,
-        ),
+        Task(ITEM_PROFILE_PROMPT.name, ITEM_PROFILE_PROMPT.version, ITEM_PROFILE_PROMPT.system, ProfileWords, 700, 200),
+        Task(USER_PROFILE_PROMPT.name, USER_PROFILE_PROMPT.version, USER_PROFILE_PROMPT.system, ProfileWords, 500, 150),
     )
 }  # fmt: skip
 
@@ -178,9 +169,15 @@ def item_rows(train: Dataset, item_rows: IntArray) -> list[Row]:
     return rows
 
 
-def user_rows(train: Dataset, histories: Ragged) -> list[Row]:
-    """A row a user: the newest items with ratings and reviews; ``histories`` hold positions of events."""
+def user_rows(train: Dataset, histories: Ragged, of_items: Sequence[ItemProfile] | None = None) -> list[Row]:
+    """A row a user: the newest items with ratings and reviews; ``histories`` hold positions of events. With the
+    profiles of all items, an item is told by its title and its profile."""
     items, reviews = _items(train), _column(train.interactions, "review")
+    if of_items is not None:
+        items = [
+            {"title": item["title"], "enjoyed by": profile.summarization}
+            for item, profile in zip(items, of_items, strict=True)
+        ]
     ratings = train.interactions["rating"].to_list() if "rating" in train.interactions.columns else None
     rows = []
     for events in histories.last(HISTORY):

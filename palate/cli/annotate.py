@@ -181,7 +181,7 @@ def _without_model(
     elif kind == "preference":
         records = list(writer.preferences(train, events_of(train, of)))
     else:
-        records = list(writer.user_profiles(train, events_of(train, of)))
+        records = list(writer.user_profiles(train, of, writer.item_profiles(train, np.arange(train.n_items))))
     names = [*TASKS[kind].record.model_fields, "author"]
     columns = {name: [getattr(record, name) for record in records] for name in names}
     return WrittenTable(kind, of.tolist(), columns, train.fingerprint, facts)

@@ -18,7 +18,15 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 
 if TYPE_CHECKING:
-    from palate.core.annotations import Intention, ItemProfile, Preference, UserProfile
+    from palate.core.annotations import (
+        Choice,
+        Intention,
+        ItemAttributes,
+        ItemProfile,
+        Preference,
+        UserProfile,
+        UserTraits,
+    )
     from palate.core.chat import ChatReply, ChatRequest, Usage
     from palate.core.codes import Codes
     from palate.core.config import Config
@@ -186,12 +194,12 @@ class LanguageModel(Protocol):
     """
 
     @property
-    def kind(self) -> Literal["causal", "seq2seq"]:
-        """Whether it goes on with a text, or reads one text and writes another."""
+    def kind(self) -> Literal["causal", "seq2seq", "encoder"]:
+        """Whether it goes on with a text, reads one text and writes another, or only reads."""
 
     @property
-    def pretrained(self) -> Literal["no", "LM"]:
-        """What every table shows of it: ``LM`` when it has seen more than the data at hand."""
+    def pretrained(self) -> Literal["no", "encoder", "LM"]:
+        """What every table shows of it: ``no`` when it has seen nothing but the data at hand."""
 
     @property
     def version(self) -> str:
@@ -298,14 +306,41 @@ class Annotator(Protocol):
 
 @runtime_checkable
 class Profiler(Protocol):
-    """An annotator that also describes items and users. It reads the interactions it is given and no others."""
+    """Writes who would like an item, and then what a user would like. It reads the interactions it is given and no
+    others, as every annotator does."""
 
     @property
     def label(self) -> str:
         """The author of every record."""
 
-    def item_profiles(self, train: Dataset, item_rows: IntArray) -> list[ItemProfile]:
-        """One record for each of these items, from its own texts and its reviews in ``train``."""
+    def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
+        """One record for each of these item rows."""
 
-    def user_profiles(self, train: Dataset, histories: Ragged) -> list[UserProfile]:
-        """One record for each row of ``histories``, which are as for ``Annotator.preferences``."""
+    def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
+        """One record for each of these user rows, from events of the user; ``of_items`` are the profiles of all items
+        in the order of their rows."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+
+@runtime_checkable
+class Augmenter(Protocol):
+    """Writes what a graph lacks: which candidates a user would like and dislike, what items and users are. It reads
+    the interactions it is given and no others, as every annotator does."""
+
+    @property
+    def label(self) -> str:
+        """The author of every record."""
+
+    def choices(self, train: Dataset, users: IntArray, offered: IntArray) -> list[Choice]:
+        """One record for each of these user rows ``[n]``, among the item rows ``offered`` ``[n, C]``, -1 = no more."""
+
+    def item_attributes(self, train: Dataset, items: IntArray, names: Sequence[str]) -> list[ItemAttributes]:
+        """One record for each of these item rows, a value for each of ``names``."""
+
+    def user_traits(self, train: Dataset, users: IntArray, names: Sequence[str]) -> list[UserTraits]:
+        """One record for each of these user rows, a value for each of ``names``."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""

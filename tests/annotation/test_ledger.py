@@ -265,7 +265,10 @@ def test_the_chat_annotator_stands_in_for_the_extractive_one(split: Split, tmp_p
     assert [one.wish for one in found] == ["" if quiet else "wish said" for quiet in silent]
     histories = tasks.events_of(split.train, np.array([0, 3]))
     assert [one.user_row for one in annotator.preferences(split.train, histories)] == [0, 3]
-    assert annotator.user_profiles(split.train, histories)[1].profile == "profile said"
+    of_items = annotator.item_profiles(split.train, np.arange(split.train.n_items))
+    assert of_items[7].summarization == "summarization said"
+    assert annotator.user_profiles(split.train, np.array([0, 3]), of_items)[1].reasoning == "reasoning said"
+    assert '"enjoyed by": "summarization said"' in chat.asked[-1].messages[1].content
     assert annotator.item_profiles(split.train, np.array([5]))[0].item_row == 5
     asked = len(chat.asked)
     annotator.item_profiles(split.train, np.array([5]))

@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
-    found = ChatServer(lambda asked: json.dumps({"profile": "For sailors.", "reasons": "Ships."}))
+    found = ChatServer(lambda asked: json.dumps({"summarization": "For sailors.", "reasoning": "Ships."}))
     yield found
     found.close()
 
@@ -75,7 +75,7 @@ def test_rehearsed_then_written_then_free(
     assert run(command) == 0
     assert "calls: 5 done; 0 records could not be read" in capsys.readouterr().out
     table = store.load(tmp_path / "out")
-    assert set(table.columns["profile"]) == {"For sailors."}
+    assert set(table.columns["summarization"]) == {"For sailors."}
     assert set(table.columns["author"]) == {"m"}
     assert all("item-profile/1" in prompt for prompt in table.columns["prompt"])
     assert len(server.asked) == 5

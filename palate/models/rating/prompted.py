@@ -115,6 +115,7 @@ class RatingPrompted:
     ) -> None:
         self.config = config or RatingPromptedConfig()
         self.backbone, self.chat = (None if chat is not None else backbone), chat
+        self.parts: dict[str, Any] = {"chat": chat} if chat is not None else {"backbone": backbone}
         self.told: Told | None = None
         self.facts: dict[str, Any] = {}
         self._tokens: tuple[PromptTokens, RatingWords | None] | None = None
@@ -276,9 +277,8 @@ class RatingPrompted:
             "lengths": examples.histories.lengths, "items": examples.items, "users": examples.user_rows,
             "solved": told.solved,
         }  # fmt: skip
-        parts: dict[str, Any] = {"chat": self.chat} if self.chat is not None else {"backbone": self.backbone}
         store.save(
-            folder, self, config=self.config, arrays=arrays, facts=self.facts, parts=parts,
+            folder, self, config=self.config, arrays=arrays, facts=self.facts, parts=self.parts,
             fitted_on=self.facts["fitted_on"],
         )  # fmt: skip
 
