@@ -17,7 +17,7 @@ from palate.core.store import write_json
 from palate.cost import Cost, warm_up, watched
 from palate.data.align import beginning_with, refuse_taught
 from palate.runs import FittedRun, Plan, versions
-from palate.systems import build, system
+from palate.systems import build, check_parts, pretrained, system
 
 if TYPE_CHECKING:
     from palate.core.dataset import Dataset
@@ -53,6 +53,7 @@ def make_plan(
     if start is not None:
         base = _continued_config(name, preset, start)
     config = override(base, settings or {}, where=name)
+    check_parts(config)
     if start is not None and _fixed(config) != _fixed(base):
         raise MisuseError("a continued run keeps its network: only settings of training.… can change beside --from")
     return Plan(
@@ -116,6 +117,7 @@ def fit(
                  "simulated": split.dataset.about.simulated, "notes": list(split.dataset.about.notes)},
         "split": {"rule": split.rule, "hash": split.hash, "proof": dict(split.proof)},
         "continued_from": None if start is None else str(start.folder),
+        "pretrained": pretrained(build(plan.system, plan.config)),
         "versions": versions(),
     }  # fmt: skip
     asked = {"tune": tune, "budget_seconds": run.budget_seconds, "precision": run.precision}
@@ -184,7 +186,8 @@ def evaluate(
         for seed in seeds
     )
     report = make_report(
-        tables, split, protocol, name=fitted.name, system=fitted.plan.system, pretrained=fitted.row.pretrained,
+        tables, split, protocol, name=fitted.name, system=fitted.plan.system,
+        pretrained=fitted.facts.get("pretrained", fitted.row.pretrained),
         cost=fitted.facts["cost"], marks=sorted(marks),
     )  # fmt: skip
     write_report(report, fitted.report_folder(protocol))

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from palate.core.config import Config, Part, configure, override
 from palate.core.errors import ConfigError, nearest
 from palate.core.protocols import Continues, Recommender
+
+Pretrained = Literal["no", "encoder", "LM"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class System:
     """What must be known beside who met what, such as ``item text``."""
     presets: tuple[str, ...] = ()
     """Functions of the module that return other settings than the default."""
-    pretrained: str = "no"
+    pretrained: Pretrained = "no"
+    """What its default settings bring along; a run's own settings may bring more or less (``pretrained``)."""
     packages: tuple[str, ...] = ()
     """Modules of optional libraries without which it does not work."""
 
@@ -86,9 +89,25 @@ TABLE: tuple[System, ...] = (
         "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=("paper",),
     ),
     System(
+        "gccf", "palate.models.graph.gccf:GCCF", "LR-GCCF", "graph",
+        "Chen et al. 2020, arXiv 2001.10167", ("graph", "gradient"), presets=("paper",),
+    ),
+    System(
+        "sgl", "palate.models.graph.sgl:SGL", "SGL", "graph",
+        "Wu et al. 2021, arXiv 2010.10783", ("graph", "self-supervised", "gradient"), presets=("paper",),
+    ),
+    System(
+        "simgcl", "palate.models.graph.simgcl:SimGCL", "SimGCL", "graph",
+        "Yu et al. 2022, arXiv 2112.08679", ("graph", "self-supervised", "gradient"), presets=("paper",),
+    ),
+    System(
+        "autocf", "palate.models.graph.autocf:AutoCF", "AutoCF", "graph",
+        "Xia et al. 2023, arXiv 2303.07797", ("graph", "self-supervised", "masked", "gradient"), presets=("paper",),
+    ),
+    System(
         "text-cosine", "palate.models.content.text_cosine:TextCosine", "Text cosine", "content",
         "frozen vectors of item texts, mean of the history", ("item text", "words", "new items"), ("item text",),
-        presets=("tiny",),
+        presets=("tiny",), pretrained="encoder",
     ),
     System(
         "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",
@@ -110,12 +129,18 @@ TABLE: tuple[System, ...] = (
     System(
         "tiger", "palate.models.generative.tiger:TIGER", "TIGER", "generative",
         "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
-        presets=("tiny", "small", "paper"),
+        presets=("tiny", "small", "paper"), pretrained="encoder",
     ),
     System(
         "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
         "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
-        ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
+        ("item text",), presets=("tiny", "unaligned", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
+    ),
+    System(
+        "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
+        "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
+        presets=("tiny", "generative", "paper", "paper_generative"),
     ),
     System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
@@ -168,6 +193,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
     },
+    "graph": {
+        "lightgcn": "palate.models.graph.lightgcn:LightGCN",
+        "gccf": "palate.models.graph.gccf:GCCF",
+        "sgl": "palate.models.graph.sgl:SGL",
+        "simgcl": "palate.models.graph.simgcl:SimGCL",
+        "autocf": "palate.models.graph.autocf:AutoCF",
+    },
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
     },
@@ -191,19 +223,43 @@ COMPONENTS: dict[str, dict[str, str]] = {
 
 def component(field: str, part: Part) -> Any:
     """The part named in a system's settings, made with its own settings and, in turn, its own parts."""
-    table = COMPONENTS[field]
-    if part.name not in table:
-        raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
-    module, _, name = table[part.name].partition(":")
-    kind = getattr(import_module(module), name)
-    config = configure(kind.config_type, part.settings, where=f"{field} {part.name}")
+    kind, config = _named(field, part)
     return kind(config, **parts_of(config))
 
 
 def parts_of(config: Config) -> dict[str, Any]:
     """What each ``Part`` among the settings names, by field."""
+    return {field: component(field, part) for field, part in _parts(config)}
+
+
+def check_parts(config: Config) -> None:
+    """Raises ``ConfigError`` where settings name a component that does not exist, or settings that it does not have,
+    however deep; nothing is made."""
+    for field, part in _parts(config):
+        check_parts(_named(field, part)[1])
+
+
+def _parts(config: Config) -> list[tuple[str, Part]]:
     named = ((field, getattr(config, field)) for field in type(config).model_fields)
-    return {field: component(field, part) for field, part in named if isinstance(part, Part)}
+    return [(field, part) for field, part in named if isinstance(part, Part)]
+
+
+def _named(field: str, part: Part) -> tuple[Any, Config]:
+    """The class of a component, and its settings."""
+    table = COMPONENTS[field]
+    if part.name not in table:
+        raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
+    module, _, name = table[part.name].partition(":")
+    kind = getattr(import_module(module), name)
+    return kind, _settings_of(kind.config_type, part.settings, f"{field} {part.name}")
+
+
+def _settings_of(kind: type[Config], settings: Mapping[str, Any], where: str) -> Config:
+    """The defaults with ``settings`` on top, also inside a section: ``graph.training.epochs=5`` keeps the graph's own
+    learning rate."""
+    if any(field.is_required() for field in kind.model_fields.values()):
+        return configure(kind, settings, where=where)
+    return override(kind(), settings, where=where)
 
 
 def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | None = None) -> Recommender:
@@ -211,3 +267,10 @@ def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | No
     row = system(name)
     config = override(row.config(preset), settings or {}, where=name)
     return row.kind(config, **parts_of(config))  # type: ignore[call-arg]
+
+
+def pretrained(made: object) -> Pretrained:
+    """What of a system, or of its parts and theirs, has seen more than the data at hand; the most telling of them."""
+    parts = getattr(made, "parts", None) or {}
+    found = {getattr(made, "pretrained", "no"), *map(pretrained, parts.values())}
+    return next(kind for kind in ("LM", "encoder", "no") if kind in found)

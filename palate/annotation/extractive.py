@@ -9,17 +9,26 @@ a history. Titles are never said. An event without a review gets empty lines, as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import polars as pl
 from pydantic import Field
 
-from palate.annotation.key_phrases import KeyPhrases, apart, candidates, feeling, listed, sentences, wishful
+from palate.annotation import attributes, choices, profiles
+from palate.annotation.item_words import Said, phrases_of_items, reviews, said, titles
+from palate.annotation.key_phrases import KeyPhrases, apart, listed
 from palate.core import store
-from palate.core.annotations import Intention, Preference
+from palate.core.annotations import (
+    Choice,
+    Intention,
+    ItemAttributes,
+    ItemProfile,
+    Preference,
+    UserProfile,
+    UserTraits,
+)
 from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray, Ragged
@@ -40,6 +49,10 @@ class ExtractiveConfig(Config):
     """Words of a phrase."""
     recent: int = Field(5, ge=1)
     """Events that make up the short term."""
+    profile_phrases: int = Field(8, ge=1)
+    """A profile names so many at most."""
+    sampled: int = Field(20, ge=1)
+    """Events of a user that a profile is written from, drawn evenly."""
 
 
 class Extractive:
@@ -55,20 +68,20 @@ class Extractive:
         """One record an event; its lines are empty where nobody wrote a review."""
         events = np.asarray(events, dtype=np.int64)
         items = train.item_rows[events].astype(np.int64)
-        reviews = _reviews(train, events)
-        about = self._about(train)
+        written = reviews(train, events)
+        about = phrases_of_items(train, self.config.longest)
         of_item = dict(zip(np.unique(items).tolist(), self._best_of(about, np.unique(items)), strict=True))
-        titles, known = _titles(train), set(about.phrases)
+        named, known = titles(train), set(about.phrases)
         records = []
-        for event, item, review in zip(events.tolist(), items.tolist(), reviews, strict=True):
-            said = self._said(review, titles[item], known)
-            wish, traits = self._lines(event, said, of_item[item]) if review else ("", "")
+        for event, item, review in zip(events.tolist(), items.tolist(), written, strict=True):
+            told = said(review, named[item], known, self.config.longest)
+            wish, traits = self._lines(event, told, of_item[item]) if review else ("", "")
             records.append(Intention(event, int(train.user_rows[event]), item, wish, traits, self.label))
         return records
 
     def preferences(self, train: Dataset, histories: Ragged) -> list[Preference]:
         """One record a history; lines are empty where its items have no words."""
-        n, about = self.config.phrases, self._about(train)
+        n, about = self.config.phrases, phrases_of_items(train, self.config.longest)
 
         def best(events: Ragged) -> list[list[str]]:
             return about.best(Ragged.from_lengths(train.item_rows[events.flat()], events.lengths), n)
@@ -83,37 +96,38 @@ class Extractive:
             for place, (user, some, few) in enumerate(zip(users, whole, recent, strict=True))
         ]  # fmt: skip
 
-    def _about(self, train: Dataset) -> KeyPhrases:
-        """The phrases of every item's text, its title left out, and its categories."""
-        texts, categories, titles = _texts(train.items), _categories(train.items), _titles(train)
-        return KeyPhrases.of(
-            [
-                [*_untitled(candidates(text, self.config.longest), title), *named]
-                for text, named, title in zip(texts, categories, titles, strict=True)
-            ]
+    def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
+        """One record an item."""
+        return profiles.of_items(train, items, n=self.config.profile_phrases, longest=self.config.longest)
+
+    def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
+        """One record a user, from the profiles of all items."""
+        config = self.config
+        return profiles.of_users(
+            train, users, of_items, n=config.profile_phrases, longest=config.longest, sampled=config.sampled
         )
+
+    def item_attributes(self, train: Dataset, items: IntArray, names: Sequence[str]) -> list[ItemAttributes]:
+        """One record an item: columns of the item table, and phrases of its text as ``themes``."""
+        return attributes.of_items(train, items, names, n=self.config.phrases, longest=self.config.longest)
+
+    def user_traits(self, train: Dataset, users: IntArray, names: Sequence[str]) -> list[UserTraits]:
+        """One record a user; ``names`` are ``liked X`` and ``disliked X`` of attributes X of items."""
+        config, of_items = self.config, self.item_profiles(train, np.arange(train.n_items))
+        return attributes.of_users(
+            train, users, names, of_items, n=config.phrases, longest=config.longest, sampled=config.sampled
+        )
+
+    def choices(self, train: Dataset, users: IntArray, offered: IntArray) -> list[Choice]:
+        """One record a user, among the items ``offered`` ``[n, C]``."""
+        config, of_items = self.config, self.item_profiles(train, np.arange(train.n_items))
+        return choices.of_users(train, users, offered, of_items, longest=config.longest, sampled=config.sampled)
 
     def _best_of(self, about: KeyPhrases, items: IntArray) -> list[list[str]]:
         return about.best(Ragged.from_lengths(items, np.ones(len(items), dtype=np.int64)), self.config.phrases)
 
-    def _said(self, review: str, title: str, known: set[str]) -> tuple[list[str], ...]:
-        """What a review wishes for, praises (or says without feeling) and blames, in its own order. Phrases that
-        items are described with are preferred to idle talk."""
-        wished: list[str] = []
-        praised: list[str] = []
-        blamed: list[str] = []
-        overall = feeling(review)
-        for sentence in sentences(review):
-            mood = feeling(sentence) or overall
-            kind = wished if wishful(sentence) else blamed if mood < 0 else praised
-            kind += _untitled(candidates(sentence, self.config.longest), title)
-        grounded = [[phrase for phrase in kind if phrase in known] for kind in (wished, praised, blamed)]
-        if not (grounded[0] or grounded[1]):
-            return wished, praised, blamed
-        return tuple(grounded)
-
-    def _lines(self, event: int, said: tuple[list[str], ...], traits: Sequence[str]) -> tuple[str, str]:
-        wished, praised, blamed = said
+    def _lines(self, event: int, told: Said, traits: Sequence[str]) -> tuple[str, str]:
+        wished, praised, blamed = told
         n = self.config.phrases
         wanted = apart((*wished, *praised), n)
         unwanted = [phrase for phrase in apart(blamed, n) if phrase not in wanted][:1]
@@ -133,37 +147,3 @@ class Extractive:
 def _line(templates: Sequence[str], turn: int, phrases: Sequence[str]) -> str:
     """A template filled in; "" where there is nothing to say."""
     return templates[turn % len(templates)].format(listed(phrases)) if phrases else ""
-
-
-def _untitled(phrases: Iterable[str], title: str) -> list[str]:
-    """Those that do not stand in the title."""
-    return [phrase for phrase in phrases if f" {phrase} " not in title]
-
-
-def _titles(train: Dataset) -> list[str]:
-    """``[N]`` in lower case, words parted by one space, with a space on both ends."""
-    if "title" not in train.items.columns:
-        return [""] * train.n_items
-    column = pl.col("title").cast(pl.String).fill_null("").str.to_lowercase().str.replace_all(r"[^\w'’-]+", " ")
-    return train.items.select(pl.concat_str(pl.lit(" "), column, pl.lit(" ")).alias("title"))["title"].to_list()
-
-
-def _texts(items: pl.DataFrame) -> list[str]:
-    if "text" not in items.columns:
-        return [""] * items.height
-    return items["text"].cast(pl.String).fill_null("").to_list()
-
-
-def _categories(items: pl.DataFrame) -> list[list[str]]:
-    """The categories of each item as phrases."""
-    if "category" not in items.columns:
-        return [[]] * items.height
-    column = items["category"]
-    lists = [[one] if isinstance(one, str) else (one or []) for one in column.to_list()]
-    return [[str(one).strip().lower() for one in entries if one and str(one).strip()] for entries in lists]
-
-
-def _reviews(train: Dataset, events: IntArray) -> list[str]:
-    if "review" not in train.interactions.columns:
-        return [""] * len(events)
-    return train.interactions["review"].gather(events).cast(pl.String).fill_null("").str.strip_chars().to_list()

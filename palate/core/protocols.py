@@ -18,7 +18,15 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 
 if TYPE_CHECKING:
-    from palate.core.annotations import Intention, Preference
+    from palate.core.annotations import (
+        Choice,
+        Intention,
+        ItemAttributes,
+        ItemProfile,
+        Preference,
+        UserProfile,
+        UserTraits,
+    )
     from palate.core.codes import Codes
     from palate.core.config import Config
     from palate.core.dataset import Dataset
@@ -234,3 +242,45 @@ class Annotator(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The annotator that was saved there."""
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """Writes who would like an item, and then what a user would like. It reads the interactions it is given and no
+    others, as every annotator does."""
+
+    @property
+    def label(self) -> str:
+        """The author of every record."""
+
+    def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
+        """One record for each of these item rows."""
+
+    def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
+        """One record for each of these user rows, from events of the user; ``of_items`` are the profiles of all items
+        in the order of their rows."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+
+@runtime_checkable
+class Augmenter(Protocol):
+    """Writes what a graph lacks: which candidates a user would like and dislike, what items and users are. It reads
+    the interactions it is given and no others, as every annotator does."""
+
+    @property
+    def label(self) -> str:
+        """The author of every record."""
+
+    def choices(self, train: Dataset, users: IntArray, offered: IntArray) -> list[Choice]:
+        """One record for each of these user rows ``[n]``, among the item rows ``offered`` ``[n, C]``, -1 = no more."""
+
+    def item_attributes(self, train: Dataset, items: IntArray, names: Sequence[str]) -> list[ItemAttributes]:
+        """One record for each of these item rows, a value for each of ``names``."""
+
+    def user_traits(self, train: Dataset, users: IntArray, names: Sequence[str]) -> list[UserTraits]:
+        """One record for each of these user rows, a value for each of ``names``."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""

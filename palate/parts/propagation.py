@@ -1,34 +1,116 @@
-"""Embeddings that flow along a bipartite graph: the symmetric normalised adjacency and the mean of its layers.
+"""Embeddings that flow along a bipartite graph: the symmetric normalised adjacency, steps along it, the mean of layers.
 
 With E edges between U users and N items, the adjacency Â is ``[U + N, U + N]``, users first, and
 ``Â[u, i] = Â[i, u] = 1 / sqrt(degree of u · degree of i)`` (He et al., LightGCN, SIGIR 2020, equations 3 to 8).
+Everything here is linear in the embeddings and, as Â is symmetric, its own gradient: nothing is kept for the way back.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class BipartiteGraph:
+    """Distinct edges between U users and N items, on one device.
+
+    users, items  ``[E]`` int64 rows, ascending by user, then item
+    loops         whether every node is its own neighbour, too, which raises all degrees by one
+    """
+
+    users: Tensor
+    items: Tensor
+    n_users: int
+    n_items: int
+    loops: bool = False
+
+    @classmethod
+    def of(cls, users: Tensor, items: Tensor, n_users: int, n_items: int, *, loops: bool = False) -> BipartiteGraph:
+        """From edges ``users``, ``items`` ``[E]``; an edge given twice counts once."""
+        keys = torch.unique(users.long() * n_items + items.long())
+        return cls(keys // n_items, keys % n_items, n_users, n_items, loops)
+
+    @property
+    def n_nodes(self) -> int:
+        return self.n_users + self.n_items
+
+    @cached_property
+    def _by_item(self) -> Tensor:
+        """``[E]`` the order of the edges by item, then user."""
+        return torch.argsort(self.items, stable=True)
+
+    @cached_property
+    def degrees(self) -> Tensor:
+        """``[U + N]`` edges of each node, loops apart."""
+        users = torch.bincount(self.users, minlength=self.n_users)
+        return torch.cat([users, torch.bincount(self.items, minlength=self.n_items)])
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """``[E]`` Â at each edge."""
+        degrees = self.degrees + int(self.loops)
+        return (degrees[self.users].double() * degrees[self.items + self.n_users]).rsqrt().float()
+
+    @cached_property
+    def loop_weights(self) -> Tensor:
+        """``[U + N]`` the diagonal of Â where ``loops`` are asked for; it is no part of ``adjacency``."""
+        return 1 / (self.degrees + 1).float()
+
+    @cached_property
+    def _layout(self) -> tuple[Tensor, Tensor]:
+        """Offsets ``[U + N + 1]`` and columns ``[2E]`` of the rows of Â."""
+        offsets = torch.cat([self.degrees.new_zeros(1), self.degrees.cumsum(0)])
+        return offsets, torch.cat([self.items + self.n_users, self.users[self._by_item]])
+
+    @cached_property
+    def adjacency(self) -> Tensor:
+        """Â as a sparse CSR float32 tensor."""
+        return self.weighted(self.weights)
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """A symmetric CSR tensor with ``weights`` ``[E]`` at the edges, both ways."""
+        offsets, columns = self._layout
+        values = torch.cat([weights, weights[self._by_item]])
+        with warnings.catch_warnings():  # torch calls its CSR layout beta, once a process
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.sparse_csr_tensor(
+                offsets, columns, values, size=(self.n_nodes, self.n_nodes), check_invariants=False
+            )
+
+    def thinned(self, keep: float) -> Tensor:
+        """Â with each edge kept by chance ``keep``, both ways or neither; what stays keeps its weight."""
+        kept = torch.rand(len(self.users), device=self.users.device) < keep
+        return self.weighted(self.weights * kept)
+
+    def part(self, kept: Tensor) -> BipartiteGraph:
+        """The same nodes with the edges flagged in ``kept`` ``[E]``; degrees are counted anew."""
+        return BipartiteGraph(self.users[kept], self.items[kept], self.n_users, self.n_items, self.loops)
+
+
 def normalised_adjacency(users: Tensor, items: Tensor, n_users: int, n_items: int) -> Tensor:
     """Â as a sparse CSR float32 tensor from the edges ``users``, ``items`` ``[E]``; an edge given twice counts once."""
-    keys = torch.unique(users.long() * n_items + items.long())
-    users, items = keys // n_items, keys % n_items
-    user_degree, item_degree = torch.bincount(users, minlength=n_users), torch.bincount(items, minlength=n_items)
-    weights = (user_degree[users].double() * item_degree[items]).rsqrt().float()
-    by_item = torch.argsort(items, stable=True)
-    degrees = torch.cat([user_degree, item_degree])
-    offsets = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
-    columns = torch.cat([items + n_users, users[by_item]])
-    n = n_users + n_items
-    with warnings.catch_warnings():  # torch calls its CSR layout beta, once a process
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(
-            offsets, columns, torch.cat([weights, weights[by_item]]), size=(n, n), check_invariants=False
-        )
+    return BipartiteGraph.of(users, items, n_users, n_items).adjacency
+
+
+def step(adjacency: Tensor, x: Tensor) -> Tensor:
+    """``Âx`` of the embeddings ``x`` ``[U + N, D]``; ``adjacency`` must be symmetric."""
+    return _Step.apply(adjacency, x)  # type: ignore[no-untyped-call]
+
+
+def layers(adjacency: Tensor, x: Tensor, n_layers: int, loop_weights: Tensor | None = None) -> Iterator[Tensor]:
+    """x, Âx, … Â^L x, with L = ``n_layers``; ``loop_weights`` ``[U + N]`` are added to the diagonal of Â."""
+    yield x
+    for _ in range(n_layers):
+        along = step(adjacency, x)
+        x = along if loop_weights is None else along + loop_weights[:, None] * x
+        yield x
 
 
 def layer_mean(adjacency: Tensor, x: Tensor, n_layers: int) -> Tensor:
@@ -36,9 +118,28 @@ def layer_mean(adjacency: Tensor, x: Tensor, n_layers: int) -> Tensor:
     return _LayerMean.apply(adjacency, x, n_layers)  # type: ignore[no-untyped-call]
 
 
-class _LayerMean(torch.autograd.Function):
-    """Linear and, as Â is, symmetric: the gradient is the same function, so nothing is kept and nothing transposed."""
+def said_by_items(adjacency: Tensor, ego: Tensor, n_layers: int, item_counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the layer mean of ``ego`` ``[U + N, D]``: what a user has without any neighbour ``[U, D]``, and what each item
+    adds to it ``[N, D]``, where the sum over a history of n items is divided by ``sqrt(n)``. Both are exact: layers
+    above the first reach a user from the items met alone."""
+    n_users = len(ego) - len(item_counts)
+    below = layer_mean(adjacency, ego, n_layers - 1)[n_users:]
+    share = n_layers / (n_layers + 1) * item_counts.clamp(min=1).rsqrt()
+    return ego[:n_users] / (n_layers + 1), below * share[:, None]
 
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, adjacency: Tensor, x: Tensor) -> Tensor:
+        ctx.adjacency = adjacency
+        return _step(adjacency, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        return None, _step(ctx.adjacency, grads[0])
+
+
+class _LayerMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, adjacency: Tensor, x: Tensor, n_layers: int) -> Tensor:
         ctx.adjacency, ctx.n_layers = adjacency, n_layers
@@ -47,6 +148,11 @@ class _LayerMean(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
         return None, _layer_mean(ctx.adjacency, grads[0], ctx.n_layers), None
+
+
+def _step(adjacency: Tensor, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return adjacency @ x.float().contiguous()
 
 
 def _layer_mean(adjacency: Tensor, x: Tensor, n_layers: int) -> Tensor:

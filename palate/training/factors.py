@@ -77,7 +77,22 @@ class Factors:
         return vectors, ~known & (n_met == 0)
 
 
-def said(met: Any, messages: FloatArray, power: float) -> FloatArray:
+def said(met: Any, messages: npt.NDArray[np.floating], power: float) -> FloatArray:
     """``[B, D]`` what the histories ``met`` (sparse ``[B, N]`` of ones) say: messages summed, over ``n ** power``."""
     n_met = np.maximum(met.sum(axis=1), 1)
     return (met @ messages / n_met[:, None] ** power).astype(np.float32)
+
+
+def fold_in(
+    users: npt.NDArray[np.float64], items: npt.NDArray[np.float64], met: Any, *, reg: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Split user vectors ``[U, D]`` into what histories explain and a rest: (own ``[U, D]``, messages ``[N, D]``).
+
+    A ``D x D`` matrix W is fitted by ridge regression, of weight ``reg`` in users, from the mean item vector of each
+    history to the user's vector. An item's message is its vector times W, and a history of n says the sum over n.
+    """
+    taught = np.diff(met.indptr) > 0
+    means = said(met, items, 1.0)[taught].astype(np.float64)
+    gram = means.T @ means + reg * (items.var() + 1e-12) * np.eye(items.shape[1])
+    messages = items @ np.linalg.solve(gram, means.T @ users[taught])
+    return users - said(met, messages, 1.0), messages

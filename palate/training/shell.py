@@ -88,6 +88,11 @@ class GradientSystem(ABC, Generic[C, N]):
         """Facts of this fit beside the usual ones, such as a label or a note to the reader."""
         return {}
 
+    @property
+    def training(self) -> TrainingConfig:
+        """How the network is optimised."""
+        return self.config.training  # type: ignore[attr-defined]
+
     def fitted(self) -> N:
         """The network, else one clear sentence."""
         if self.network is None:
@@ -141,7 +146,7 @@ class GradientSystem(ABC, Generic[C, N]):
                 here = replace(here, budget_seconds=max(run.budget_seconds - spent, 0.0))
             outcomes.append(
                 optimise(
-                    network, lesson.batches, lesson.loss, here, lesson.training or self.config.training,  # type: ignore[attr-defined]
+                    network, lesson.batches, lesson.loss, here, lesson.training or self.training,
                     None if judge is None else partial(look, judge), identity=self.identity(train),
                 )
             )  # fmt: skip

@@ -312,3 +312,14 @@ def test_systems_lists_every_row(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [row["name"] for row in json.loads(done.stdout)] == [row.name for row in TABLE]
     assert all(row.name in palate("systems", cwd=place).stdout for row in TABLE)
+
+
+def test_a_recipe_is_fitted_into_a_run_of_its_name_and_says_what_was_published(tmp_path: Path) -> None:
+    text = 'system = "item-knn"\ndata = "world-test"\nsource = "nowhere"\n[settings]\nneighbours = 7\n[published]\n'
+    (tmp_path / "mine.toml").write_text(text + '"recall@10" = 0.5\n', encoding="utf-8")
+    done = palate("fit", "mine.toml", "--set", "shrinkage=2", "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "published: recall@10 0.5 (nowhere)" in done.stdout
+    plan = json.loads((tmp_path / "runs" / "mine" / "plan.json").read_text(encoding="utf-8"))
+    assert plan["config"]["neighbours"] == 7
+    assert plan["config"]["shrinkage"] == 2

@@ -17,8 +17,9 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, Unmet
-from palate.models.graph.lightgcn import LightGCN, LightGCNConfig, Network, log_partitions, paper
+from palate.models.graph.lightgcn import LightGCN, LightGCNConfig, Network, paper
 from palate.parts import losses
+from palate.parts.pair_losses import log_partitions
 from palate.parts.propagation import layer_mean, normalised_adjacency
 from tests.models.collaborative_logs import dense_user_items, log_of, random_log
 from tests.models.factor_logs import everybody, group_recall, grown, scores, two_groups
@@ -99,9 +100,11 @@ def test_the_loss_equals_a_dense_reference(loss: str) -> None:
     batch = PairBatch(torch.tensor([0, 7, 7, 30]), torch.tensor([3, 4, 1, 20]))  # a user twice
     unmet = Unmet(train)
     torch.manual_seed(1)
-    value = network.loss(adjacency_of(train), batch, unmet).item()
+    taught = network.teach(adjacency_of(train), batch, unmet, network.ego())
+    value = taught.loss.item()
     torch.manual_seed(1)
     negatives = unmet.draw(batch.users, 3)
+    assert (taught.negatives is None) == (loss == "full-softmax")
     dense = torch.from_numpy(dense_adjacency(train)).float()
     ego = torch.cat([network.users.weight, network.items.weight]).detach()
     final = (ego + dense @ ego + dense @ dense @ ego) / 3

@@ -38,7 +38,7 @@ from palate.core.training import TrainingConfig
 from palate.data.matrices import user_items
 from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.parts import losses
-from palate.training.factors import Factors, said
+from palate.training.factors import Factors, fold_in
 from palate.training.shell import GradientSystem, Lesson
 
 
@@ -106,13 +106,9 @@ class Network(nn.Module):
     def settle(self, met: Any) -> None:
         """Split each user's vector into what the history ``met`` (``user_items``) explains and the user's own rest."""
         users, items = (table.weight.cpu().double().numpy() for table in (self.users, self.items))
-        taught = np.diff(met.indptr) > 0
-        means = said(met, items, 1.0)[taught].astype(np.float64)
-        gram = means.T @ means + self.config.fold_in_reg * (items.var() + 1e-12) * np.eye(self.config.width)
-        history_map = np.linalg.solve(gram, means.T @ users[taught])
-        messages = items @ history_map
+        own, messages = fold_in(users, items, met, reg=self.config.fold_in_reg)
         self.messages.copy_(torch.from_numpy(messages))
-        self.own.copy_(torch.from_numpy(users - said(met, messages, 1.0)))
+        self.own.copy_(torch.from_numpy(own))
 
 
 def squared(x: Tensor) -> Tensor:

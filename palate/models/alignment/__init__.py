@@ -1,0 +1,1 @@
+"""Recommenders that learn from what a language model writes about users and items."""

@@ -1,0 +1,61 @@
+"""A recipe: everything ``palate fit`` is asked for, as a TOML file that reproduces one published result.
+
+    title = "…"          what it reproduces, in one line
+    system = "tiger"     data = "amazon-2014-beauty"     preset, split, seeds, precision, budget as on the command line
+    [settings]           on top of the preset; keys may be dotted
+    [published]          the paper's figures under the names of our metrics, with ``source`` saying where they were read
+
+What the command line says beside a recipe goes before it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from palate.core.config import Config, configure
+from palate.core.errors import ConfigError
+
+
+class Recipe(Config):
+    """One fit. ``budget`` is minutes a seed."""
+
+    system: str
+    data: str | None = None
+    title: str = ""
+    paper: str = ""
+    note: str = ""
+    """What a person should know before starting it: how long, on what."""
+    preset: str | None = None
+    settings: dict[str, Any] = {}
+    split: str = "leave-one-out"
+    split_settings: dict[str, Any] = {}
+    seeds: int = Field(1, ge=1)
+    budget: float | None = Field(None, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    published: dict[str, float] = {}
+    source: str = ""
+
+    def also(self, **asked: Any) -> Recipe:
+        """With what the command line says; None leaves the recipe's own, settings are put on top of its own."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        for name in ("settings", "split_settings"):
+            given[name] = {**getattr(self, name), **given.get(name, {})}
+        return self.model_copy(update=given)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in that file. Raises ``ConfigError`` in one sentence: the file, and what is wrong with it."""
+    try:
+        told: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no recipe {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{path} is not TOML: {problem}") from None
+    if "system" not in told:
+        raise ConfigError(f"{path} is no recipe: it names no system")
+    return configure(Recipe, told, where=str(path))
