@@ -397,8 +397,14 @@ def tiny() -> HLLMConfig:
 
 def minilm() -> HLLMConfig:
     """A pre-trained Item LLM on a CPU: MiniLM reads 32 tokens of each item, and learns; the User LLM begins with
-    nothing."""
-    return HLLMConfig(max_tokens=32)
+    nothing. Few steps of many histories, since a step costs what reading the items of its batch costs."""
+    return HLLMConfig(
+        max_tokens=32, batch_size=256,
+        training=TrainingConfig(
+            epochs=12, learning_rate=1e-3, rates={"tower": 0.1}, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
+            schedule="cosine", judge_every=2, patience=3,
+        ),
+    )  # fmt: skip
 
 
 def paper() -> HLLMConfig:
