@@ -76,9 +76,14 @@ class VectorModel(ABC, Generic[C]):
         """D of what it reads and gives."""
         return int(self.model.config.hidden_size)
 
+    @property
+    def packs(self) -> bool:
+        """Whether ``attend`` decides who sees whom; else each sequence sees itself, by the model's own attention."""
+        return can_pack(self.model)
+
     def packed_states(self, vectors: Tensor, groups: Groups, attend: Attend) -> Tensor:
         """``[P, D]`` → ``[P, D]``, each sequence on its own, each place from those up to it."""
-        if can_pack(self.model):
+        if self.packs:
             return packed_states(self.model, vectors, groups, attend, causal=True)
         return padded_states(self._padded, vectors, groups)
 

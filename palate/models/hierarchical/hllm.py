@@ -23,7 +23,6 @@ Where we depart, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -34,13 +33,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palate.backbones.item_cache import ItemVectors
 from palate.backbones.item_text import ItemText
 from palate.backbones.text_model import TextModel
 from palate.backbones.vector_model import VectorModel
 from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError
+from palate.core.item_vectors import ItemVectors
 from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
@@ -50,12 +49,14 @@ from palate.data.batches import SequenceBatch, SequenceBatches
 from palate.parts.calendar import CalendarFeatures
 from palate.parts.contrastive import Alarm, Scale, draw_pool, info_nce
 from palate.parts.dropout import Dropout
-from palate.parts.item_tower import ItemTokens, ItemTower, attend_within
+from palate.parts.fusion import Early, Late
+from palate.parts.item_side import ItemSide, ItemTables
+from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
 from palate.training.loop import optimise
-from palate.training.sequences import sequence_blocks
+from palate.training.sequences import sequence_blocks, told_blocks
 from palate.training.shell import GradientSystem, Lesson
 
 PREFIX = "Compress the following sentence into embedding: "
@@ -91,8 +92,16 @@ class HLLMConfig(Config):
     """A negative whose cosine to the target is larger is none."""
     similar_at_most: float = Field(0.5, gt=0, le=1)
     """Where a larger share of the pool is similar, vectors are collapsing: nothing is left out."""
-    alarm_steps: int = Field(100, ge=1)
+    alarm_steps: int = Field(300, ge=1)
     """Steps in a row of that after which training fails."""
+    objective: Literal["generative", "early", "late"] = "generative"
+    """Compare what is expected next with item vectors; or a logit for a target that the User LLM reads behind the
+    history (``early``, one more place for each target asked about) or that meets its user vector (``late``)."""
+    auxiliary: float = Field(1.0, ge=0)
+    """Weight of the generative loss beside that of the logits. The paper does not give it."""
+    contrast: int = Field(8, ge=1)
+    """Items of the pool that each newest target is told apart from, by its logit."""
+    head_width: int = Field(128, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     """Of the vectors that the User LLM reads."""
     item_ids: bool = False
@@ -141,6 +150,9 @@ class Network(nn.Module):
             nn.init.zeros_(self.ids.weight)
         self.calendar = CalendarFeatures(width, config.time_parts, config.time_width) if config.time_parts else None
         self.drop = Dropout(config.dropout)
+        self.head: Early | Late | None = None
+        if config.objective != "generative":
+            self.head = (Early if config.objective == "early" else Late)(width, config.head_width)
         self.popularity = Popularity(n_items)
         self.tower.requires_grad_(config.learns != "user")
         self.user.requires_grad_(config.learns != "item")
@@ -160,41 +172,8 @@ class Network(nn.Module):
         return self.drop(vectors)
 
 
-@dataclass(frozen=True, eq=False)
-class Texts:
-    """How the catalogue reads: N texts, and their tokens."""
-
-    texts: list[str]
-    tokens: ItemTokens
-
-
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """Item vectors as questions are answered from them.
-
-    read      ``[N, D]`` what the User LLM reads
-    compared  ``[N, D]`` of unit length
-    offsets   ``[N]`` added to the scores: 0, NaN for an item that was retired
-    newcomer  ``[N]`` the answer for an empty history
-    """
-
-    read: Tensor
-    compared: Tensor
-    offsets: Tensor
-    newcomer: Tensor
-
-    @classmethod
-    def of(cls, held: ItemVectors, log_share: Tensor) -> Tables:
-        device = log_share.device
-        read = torch.from_numpy(held.vectors).to(device)
-        offsets = torch.zeros(len(held), device=device).masked_fill_(~torch.from_numpy(held.live).to(device), torch.nan)
-        rare = log_share.min().expand(len(held) - len(log_share)) if len(log_share) else offsets
-        newcomer = torch.cat([log_share, rare])[: len(held)] + offsets
-        return cls(read, F.normalize(read, dim=-1), offsets, newcomer)
-
-
 class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
-    """The recommender. ``network`` and ``vectors`` are None until fitted or loaded."""
+    """The recommender. ``network`` is None until fitted or loaded."""
 
     config_type = HLLMConfig
 
@@ -207,12 +186,11 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         vectors: ItemVectors | None = None,
     ) -> None:
         super().__init__(config, item_model=item_model, user_model=user_model)
-        self.item_model, self.user_model, self.vectors = item_model, user_model, vectors
+        self.item_model, self.user_model = item_model, user_model
+        self.items = ItemSide(item_model, self.config.max_tokens, self.config.cut)
+        self.items.held = vectors
         self.alarm = Alarm(self.config.similar_at_most, self.config.alarm_steps)
-        self._catalogue: Texts | None = None
         self._eligible = torch.zeros(0, dtype=torch.long)
-        self._pooled: Tensor | None = None
-        self._tables: tuple[ItemVectors, Tables] | None = None
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -220,10 +198,10 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         self._check_clock(train)
         texts = self._texts(train)
         if self.network is None:
-            self.vectors = None
+            self.items.held = None
             self.item_model.prepare(texts, run, optimise)
             self.user_model.prepare(self.item_model.width, run)
-        self._catalogue = self._spelled(texts)
+        self.items.read(texts)
         self.alarm = Alarm(self.config.similar_at_most, self.config.alarm_steps)
 
     def _check_clock(self, train: Dataset) -> None:
@@ -237,10 +215,6 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
     def _texts(self, catalogue: Dataset) -> list[str]:
         return [self.config.prefix + text for text in self.config.text.render(catalogue)]
 
-    def _spelled(self, texts: list[str]) -> Texts:
-        framed = self.item_model.framed(texts, self.config.max_tokens, self.config.cut)
-        return Texts(texts, ItemTokens.of(framed))
-
     def _build(self, shape: Any) -> Network:
         return Network(self.config, self.item_model, self.user_model, **shape)
 
@@ -252,75 +226,72 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
 
     def lessons(self, train: Dataset, run: Run) -> Iterator[Lesson]:
         yield self.lesson(train, run)
-        if self.config.cached_epochs:
-            network = self.fitted()
-            learnt = [parameter for parameter in network.tower.parameters() if parameter.requires_grad]
-            learnt += [] if network.projector is None else list(network.projector.parameters())
-            for parameter in learnt:
-                parameter.requires_grad_(False)
-            try:
-                yield self._cached_lesson(train, run)
-            finally:
-                for parameter in learnt:
-                    parameter.requires_grad_(True)
+        network, config = self.fitted(), self.config
+        if not config.cached_epochs:
+            return
+        learning = [
+            p for p in network.parameters() if p.requires_grad and not any(p is q for q in network.user.parameters())
+        ]
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        try:
+            self.items.freeze(network)
+            training = config.training.model_copy(update={"epochs": config.cached_epochs})
+            yield self._lesson(train, run, config.cached_length, training)
+        finally:
+            self.items.thaw()
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network, config = self.fitted(), self.config
         network.popularity.count(train.item_counts)
         met = np.flatnonzero(train.item_counts) if config.negatives_from == "met" else np.arange(train.n_items)
         self._eligible = torch.from_numpy(met).to(run.device)
-        self._pooled = self._pool(np.arange(train.n_items)) if config.learns == "user" else None
-        batches = SequenceBatches(
-            train, length=config.length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
-        )
-        return Lesson(batches, lambda batch: self.loss(batch.to(run.device)), self.settle)
+        if config.learns == "user":
+            self.items.freeze(network)
+        return self._lesson(train, run, config.length, config.training)
 
-    def _cached_lesson(self, train: Dataset, run: Run) -> Lesson:
+    def _lesson(self, train: Dataset, run: Run, length: int, training: TrainingConfig) -> Lesson:
         config = self.config
-        self._pooled = self._pool(np.arange(train.n_items))
         batches = SequenceBatches(
-            train, length=config.cached_length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
+            train, length=length, batch_size=config.batch_size, seed=run.seed, windows=config.windows
         )
-        training = config.training.model_copy(update={"epochs": config.cached_epochs})
         return Lesson(batches, lambda batch: self.loss(batch.to(run.device)), self.settle, training)
 
     def loss(self, batch: SequenceBatch) -> Tensor:
-        """InfoNCE at every event, mean; ``batch`` is on the network's device and has targets."""
+        """InfoNCE at every event, mean, and with a head the binary cross entropy of its logits for the newest target of
+        each history and ``contrast`` items of the pool; ``batch`` is on the network's device and has targets."""
         network, config = self.fitted(), self.config
         assert batch.targets is not None
         pool = draw_pool(self._eligible, config.negatives)
         rows, where = torch.unique(torch.cat([batch.items, batch.targets, pool]), return_inverse=True)
         parts = [len(batch.items), len(batch.targets), len(pool)]
-        read, targets, others = torch.split(self._vectors_of(rows)[where], parts)
+        read, targets, others = torch.split(self.items.vectors(network, rows)[where], parts)
+        packing, told_apart = Packing(batch.lengths, read.device), torch.zeros((), device=read.device)
+        read = self._inputs(read, batch)
+        if network.head is None:
+            states = self.user_model.packed_states(read, packing, attend_within(packing))
+        else:
+            drawn = others[torch.randint(len(pool), (len(batch.lengths), config.contrast), device=read.device)]
+            asked = torch.cat([targets[packing.last][:, None], drawn], 1).to(read.dtype)
+            states, logits = network.head(self.user_model, read, packing, asked)
+            wanted = torch.zeros_like(logits)
+            wanted[:, 0] = 1
+            told_apart = F.binary_cross_entropy_with_logits(logits, wanted)
         value, share = info_nce(
-            self._states(read, batch), targets, others, network.scale(), target_rows=batch.targets, pool_rows=pool,
+            states, targets, others, network.scale(), target_rows=batch.targets, pool_rows=pool,
             threshold=config.similar, cap=config.similar_at_most,
         )  # fmt: skip
         self.alarm.hear(share)
-        return value
+        return value if network.head is None else config.auxiliary * value + told_apart
 
-    def _vectors_of(self, rows: Tensor) -> Tensor:
-        """``[n, D]`` of distinct items, with gradients where the Item LLM learns."""
-        network = self.fitted()
-        if self._pooled is not None:
-            return network.projected(self._pooled[rows])
-        assert self._catalogue is not None
-        return network.projected(network.tower(self.item_model, self._catalogue.tokens, rows.cpu()))
-
-    def _states(self, vectors: Tensor, batch: SequenceBatch) -> Tensor:
-        """``[P, D]`` → ``[P, D]``: what is expected after each event."""
-        packing = Packing(batch.lengths, vectors.device)
-        read = self.fitted().inputs(vectors, batch).to(self.user_model.model.dtype)
-        return self.user_model.packed_states(read, packing, attend_within(packing))
+    def _inputs(self, vectors: Tensor, batch: SequenceBatch) -> Tensor:
+        return self.fitted().inputs(vectors, batch).to(self.user_model.model.dtype)
 
     def settle(self) -> None:
         """Item vectors of the present weights."""
-        assert self._catalogue is not None
-        rows, version = self._catalogue.texts, self.version
-        if self.vectors is None:
-            self.vectors = ItemVectors.of(version, rows, self._encode)
-        else:
-            self.vectors = self.vectors.refreshed(version, rows, self._encode)
+        self.items.settle(self.fitted(), self.version)
 
     def remarks(self) -> dict[str, Any]:
         """What knew something before, and how near to a collapse training ended."""
@@ -333,97 +304,82 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
             **({"note": "item vectors had collapsed when training ended"} if self.alarm.collapsed else {}),
         }
 
-    # -- item vectors ------------------------------------------------------------------------------------------------
-
     @property
     def version(self) -> str:
         """What item vectors follow from beside the texts. Vectors of another version are never read."""
         network, config = self.fitted(), self.config
-        weights = {
+        item_half = {
             name: tensor for name, tensor in network.state_dict().items() if name.startswith(("tower.", "projector."))
         }
         return (
-            f"hllm/1 weights={digest(weights)} model={self.item_model.version} text={config.text.key} "
-            f"prefix={config.prefix!r} tokens={config.max_tokens} cut={config.cut} pooling={config.pooling}"
+            f"hllm/1 weights={digest(item_half)} model={self.item_model.version} tokens={config.max_tokens} "
+            f"cut={config.cut} pooling={config.pooling}"
         )
-
-    @torch.no_grad()
-    def _pool(self, rows: npt.NDArray[np.integer]) -> Tensor:
-        """``[n, D of the Item LLM]`` of the present weights, without gradients."""
-        network, catalogue = self.fitted(), self._catalogue
-        assert catalogue is not None
-        learning = network.training
-        network.eval()
-        try:
-            return network.tower(self.item_model, catalogue.tokens, torch.from_numpy(rows.astype(np.int64)))
-        finally:
-            network.train(learning)
-
-    @torch.no_grad()
-    def _encode(self, rows: npt.NDArray[np.integer]) -> FloatArray:
-        pooled = self._pool(rows) if self._pooled is None else self._pooled[torch.from_numpy(rows)]
-        return self.fitted().projected(pooled).float().cpu().numpy()
-
-    def add_items(self, catalogue: Dataset) -> None:
-        """Read what is new in ``catalogue``, or whose text has changed, so that the next answer may hold it."""
-        self.fitted()
-        self._catalogue, self._pooled = self._spelled(self._texts(catalogue)), None
-        self.settle()
-
-    def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
-        """Never answer these items, or answer them again. They may stand in histories as before."""
-        self.vectors = self._held().retired(item_rows, back=back)
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def _held(self) -> ItemVectors:
-        self.fitted()
-        assert self.vectors is not None
-        return self.vectors
-
     @property
-    def tables(self) -> Tables:
-        """Made anew when the item vectors have changed."""
-        held, network = self._held(), self.fitted()
-        device = network.popularity.log_share.device
-        if self._tables is None or self._tables[0] is not held or self._tables[1].read.device != device:
-            self._tables = held, Tables.of(held, network.popularity.log_share)
-        return self._tables[1]
-
-    @property
-    def item_vectors(self) -> FloatArray:
-        """``[N, D]`` of unit length; NaN for an item that was retired."""
-        tables = self.tables
-        return (tables.compared + tables.offsets[:, None]).cpu().numpy()
+    def tables(self) -> ItemTables:
+        return self.items.tables(self.fitted().popularity.log_share)
 
     @property
     def reads(self) -> int:
         """Events of a history that are read."""
         return max(self.config.length, self.config.cached_length if self.config.cached_epochs else 0)
 
-    def _read(self, batch: SequenceBatch) -> Tensor:
+    def _states(self, batch: SequenceBatch) -> Tensor:
+        """``[b, D]`` of unit length: what is expected after each history."""
         packing = Packing(batch.lengths, batch.items.device)
-        return F.normalize(self._states(self.tables.read[batch.items], batch)[packing.last].float(), dim=-1)
+        read = self._inputs(self.tables.read[batch.items], batch)
+        states = self.user_model.packed_states(read, packing, attend_within(packing))[packing.last]
+        return F.normalize(states.float(), dim=-1)
+
+    @torch.no_grad()
+    def _logits(self, batch: SequenceBatch) -> Tensor:
+        """``[b, N]``"""
+        read, items = self._inputs(self.tables.read[batch.items], batch), self.tables.read
+        head = self.fitted().head
+        assert head is not None
+        return head.all_logits(self.user_model, read, Packing(batch.lengths, read.device), items.to(read.dtype))
 
     def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        """Cosines."""
+        """Cosines, or logits where there is a head."""
         tables = self.tables
+        offsets, newcomer = tables.offsets, tables.newcomer
+        if self.fitted().head is not None:
+            return told_blocks(requests, tell=self._logits, bias=offsets, newcomer=newcomer, length=self.reads)
         return sequence_blocks(
-            requests, read=self._read, table=tables.compared, bias=tables.offsets, newcomer=tables.newcomer,
-            length=self.reads,
-        )  # fmt: skip
+            requests, read=self._states, table=tables.compared, bias=offsets, newcomer=newcomer, length=self.reads
+        )
+
+    # -- a catalogue that grows --------------------------------------------------------------------------------------
+
+    def add_items(self, catalogue: Dataset) -> None:
+        """Read what is new in ``catalogue``, or whose text has changed, so that the next answer may hold it."""
+        self.fitted()
+        self.items.read(self._texts(catalogue))
+        self.settle()
+
+    def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
+        """Never answer these items, or answer them again. They may stand in histories as before."""
+        self.fitted()
+        assert self.items.held is not None
+        self.items.held = self.items.held.retired(item_rows, back=back)
 
     # -- on disk -----------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
         """Settings and facts; the weights go with their models, the item vectors with the version they belong to."""
-        self.parts = self.parts | {"vectors": self._held()}
+        self.fitted()
+        assert self.items.held is not None
+        self.parts = self.parts | {"vectors": self.items.held}
         super().save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         system = super().load(folder)
-        system._held().require(system.version)
+        assert system.items.held is not None
+        system.items.held.require(system.version)
         return system
 
 
@@ -441,8 +397,14 @@ def tiny() -> HLLMConfig:
 
 def minilm() -> HLLMConfig:
     """A pre-trained Item LLM on a CPU: MiniLM reads 32 tokens of each item, and learns; the User LLM begins with
-    nothing."""
-    return HLLMConfig(max_tokens=32)
+    nothing. Few steps of many histories, since a step costs what reading the items of its batch costs."""
+    return HLLMConfig(
+        max_tokens=32, batch_size=256,
+        training=TrainingConfig(
+            epochs=12, learning_rate=1e-3, rates={"tower": 0.1}, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
+            schedule="cosine", judge_every=2, patience=3,
+        ),
+    )  # fmt: skip
 
 
 def paper() -> HLLMConfig:

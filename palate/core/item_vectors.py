@@ -8,6 +8,7 @@ Shapes: N items, D width.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,21 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from palate.backbones.vectors import Keys, keys_of
 from palate.core import store
 from palate.core.errors import DataError, StoreError
 from palate.core.protocols import FloatArray
 
+Keys = npt.NDArray[np.bytes_]
+"""``[n]`` of 16 bytes: the hash of each text."""
+
 Encode = Callable[[npt.NDArray[np.integer]], FloatArray]
 """Item rows ``[n]`` → vectors ``[n, D]``."""
+
+
+def keys_of(texts: Sequence[str]) -> Keys:
+    """``[n]`` the key of each text."""
+    hashes = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
+    return np.frombuffer(b"".join(hashes), dtype="S16")
 
 
 @dataclass(frozen=True, eq=False)
