@@ -171,18 +171,6 @@ def untold(cases: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_a_tuned_language_model_finds_the_planted_taste_in_words_alone() -> None:
-    """It reads no user and no item id; an untrained one is no better than the averages, as is one told no history."""
-    made = leave_one_out(lovers())
-    test = rating_cases(made)
-    settings = {"training.epochs": 100, "length": 4, "text.fields": ["category"]}
-    taught = build("rating-lm", settings, preset="tiny").fit(made.train, Run(max_steps=700))
-    assert rmse(taught, test) < 1.6
-    assert rmse(taught, untold(test)) > rmse(taught, test) + 0.3
-    assert rmse(build("rating-lm", settings, preset="tiny").fit(made.train, Run(max_steps=1)), test) > 1.9
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("head", ["regression", "classification"])
 def test_both_heads_learn_64_examples_by_heart(head: str) -> None:
     rng = np.random.default_rng(1)
