@@ -84,6 +84,28 @@ class BipartiteGraph:
                 offsets, columns, values, size=(self.n_nodes, self.n_nodes), check_invariants=False
             )
 
+    @cached_property
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """Ones at the edges as two CSR tensors: ``[U, N]`` and ``[N, U]``."""
+        (offsets, columns), n, e = self._layout, self.n_users, len(self.users)
+        values = torch.ones_like(self.weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return (
+                torch.sparse_csr_tensor(offsets[: n + 1], columns[:e] - n, values, size=(n, self.n_items)),
+                torch.sparse_csr_tensor(offsets[n:] - e, columns[e:], values, size=(self.n_items, n)),
+            )
+
+    def to_users(self, x: Tensor) -> Tensor:
+        """``[U, D]`` the sum over each user's items of ``x`` ``[N, D]``."""
+        users_items, items_users = self.sides
+        return across(users_items, items_users, x)
+
+    def to_items(self, x: Tensor) -> Tensor:
+        """``[N, D]`` the sum over each item's users of ``x`` ``[U, D]``."""
+        users_items, items_users = self.sides
+        return across(items_users, users_items, x)
+
     def thinned(self, keep: float) -> Tensor:
         """Â with each edge kept by chance ``keep``, both ways or neither; what stays keeps its weight."""
         kept = torch.rand(len(self.users), device=self.users.device) < keep
@@ -126,6 +148,22 @@ def said_by_items(adjacency: Tensor, ego: Tensor, n_layers: int, item_counts: Te
     below = layer_mean(adjacency, ego, n_layers - 1)[n_users:]
     share = n_layers / (n_layers + 1) * item_counts.clamp(min=1).rsqrt()
     return ego[:n_users] / (n_layers + 1), below * share[:, None]
+
+
+def across(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+    """``matrix @ x``, where the matrix is sparse and its transpose is there for the way back."""
+    return _Across.apply(matrix, transposed, x)  # type: ignore[no-untyped-call]
+
+
+class _Across(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return _step(matrix, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _step(ctx.transposed, grads[0])
 
 
 class _Step(torch.autograd.Function):
