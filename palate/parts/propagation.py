@@ -116,6 +116,45 @@ class BipartiteGraph:
         return BipartiteGraph(self.users[kept], self.items[kept], self.n_users, self.n_items, self.loops)
 
 
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Steps from one side of a graph to the other, scaled by ``degree ** -0.5`` of both ends, or with ``rows`` of the
+    receiving end alone."""
+
+    graph: BipartiteGraph
+    rows: bool = False
+
+    @cached_property
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """``[U, 1]`` and ``[N, 1]``."""
+        scale = self.graph.degrees.clamp(min=1).rsqrt()[:, None]
+        return scale[: self.graph.n_users], scale[self.graph.n_users :]
+
+    def to_users(self, items: Tensor) -> Tensor:
+        """``[N, D]`` → ``[U, D]``."""
+        of_users, of_items = self.scales
+        return of_users * self.graph.to_users(items if self.rows else of_items * items)
+
+    def to_items(self, users: Tensor) -> Tensor:
+        """``[U, D]`` → ``[N, D]``."""
+        of_users, of_items = self.scales
+        return of_items * self.graph.to_items(users if self.rows else of_users * users)
+
+    def layer_mean(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+        """The mean of ``n_layers`` and the embeddings themselves. With ``rows`` items follow the users of their own
+        layer, and the last layer is a softmax over the width: so does the public code of LLMRec."""
+        if not self.rows:
+            mean = layer_mean(self.graph.adjacency, torch.cat([users, items]), n_layers)
+            return mean[: len(users)], mean[len(users) :]
+        totals = users, items
+        for layer in range(n_layers):
+            last = layer == n_layers - 1
+            users = self.to_users(items).softmax(-1) if last else self.to_users(items)
+            items = self.to_items(users).softmax(-1) if last else self.to_items(users)
+            totals = totals[0] + users, totals[1] + items
+        return totals[0] / (n_layers + 1), totals[1] / (n_layers + 1)
+
+
 def normalised_adjacency(users: Tensor, items: Tensor, n_users: int, n_items: int) -> Tensor:
     """Â as a sparse CSR float32 tensor from the edges ``users``, ``items`` ``[E]``; an edge given twice counts once."""
     return BipartiteGraph.of(users, items, n_users, n_items).adjacency

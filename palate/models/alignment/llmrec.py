@@ -61,7 +61,7 @@ from palate.data.pairs import PairBatch, Unmet
 from palate.parts.augmented_bpr import Triplets
 from palate.parts.dropout import Dropout
 from palate.parts.masked_features import MaskedFeatures
-from palate.parts.propagation import BipartiteGraph, layer_mean
+from palate.parts.propagation import BipartiteGraph, Flow
 from palate.parts.pruning import LossMemory, Prune, kept
 from palate.parts.side_features import Features
 from palate.training.graphs import GraphConfig, GraphNetwork, GraphSystem, Taught
@@ -175,10 +175,11 @@ class Network(GraphNetwork):
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
-    def connect(self, users: Tensor, items: Tensor) -> BipartiteGraph:
-        return BipartiteGraph.of(users, items, len(self.user_counts), len(self.item_counts))
+    def connect(self, users: Tensor, items: Tensor) -> Flow:
+        graph = BipartiteGraph.of(users, items, len(self.user_counts), len(self.item_counts))
+        return Flow(graph, rows=self.config.rows)
 
-    def vectors(self, graph: BipartiteGraph, ego: Tensor) -> tuple[Tensor, Tensor]:
+    def vectors(self, graph: Flow, ego: Tensor) -> tuple[Tensor, Tensor]:
         assert self.features is not None
         encoded = self.encode(graph, ego, self.features)
         return encoded.users, encoded.items
@@ -190,7 +191,7 @@ class Network(GraphNetwork):
         weights = (config.text_scale, config.profile_scale, config.attribute_scale)
         return any((*weights, config.text_bpr, config.attribute_bpr, config.mask * config.mae_weight))
 
-    def encode(self, graph: BipartiteGraph, ego: Tensor, features: Features) -> Encoded:
+    def encode(self, graph: Flow, ego: Tensor, features: Features) -> Encoded:
         """Id vectors with flowed features added."""
         config = self.config
         users, items = self.ids(graph, ego)
@@ -200,10 +201,10 @@ class Network(GraphNetwork):
         attributes = self.drop(self.attribute_map(features.attributes)) * features.attributes_known[:, :, None]
         traits = self.drop(self.trait_map(features.traits)) * features.traits_known[:, None]
         from_items = torch.cat([text, *attributes], dim=1)
-        at_users = self.to_users(graph, from_items)
-        at_items = self.to_items(graph, at_users)
-        traits_at_items = self.to_items(graph, traits)
-        traits_at_users = self.to_users(graph, traits_at_items)
+        at_users = graph.to_users(from_items)
+        at_items = graph.to_items(at_users)
+        traits_at_items = graph.to_items(traits)
+        traits_at_users = graph.to_users(traits_at_items)
         d = config.width
         fused = [
             own + config.text_scale * F.normalize(flowed[:, :d], dim=-1)
@@ -218,34 +219,14 @@ class Network(GraphNetwork):
             (at_users[:, d:], at_items[:, d:]),
         )  # fmt: skip
 
-    def ids(self, graph: BipartiteGraph, ego: Tensor) -> tuple[Tensor, Tensor]:
+    def ids(self, graph: Flow, ego: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the layers of ego embeddings ``[U + N, D]``."""
-        config = self.config
-        if not config.rows:
-            return self.split(layer_mean(graph.adjacency, ego, config.layers))
         users, items = self.split(ego)
-        total_users, total_items = users, items
-        for layer in range(config.layers):
-            users = self.to_users(graph, items)
-            users = users.softmax(-1) if layer == config.layers - 1 else users
-            items = self.to_items(graph, users)
-            items = items.softmax(-1) if layer == config.layers - 1 else items
-            total_users, total_items = total_users + users, total_items + items
-        return total_users / (config.layers + 1), total_items / (config.layers + 1)
-
-    def to_users(self, graph: BipartiteGraph, items: Tensor) -> Tensor:
-        """``[N, …]`` → ``[U, …]`` along the edges, scaled by degrees."""
-        users, own = (scale[:, None] for scale in self.split(graph.degrees.clamp(min=1).rsqrt()))
-        return users * graph.to_users(items if self.config.rows else own * items)
-
-    def to_items(self, graph: BipartiteGraph, users: Tensor) -> Tensor:
-        """``[U, …]`` → ``[N, …]`` likewise."""
-        own, items = (scale[:, None] for scale in self.split(graph.degrees.clamp(min=1).rsqrt()))
-        return items * graph.to_items(users if self.config.rows else own * users)
+        return graph.layer_mean(users, items, self.config.layers)
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
-    def teach(self, graph: BipartiteGraph, batch: PairBatch, unmet: Unmet, ego: Tensor) -> Taught:
+    def teach(self, graph: Flow, batch: PairBatch, unmet: Unmet, ego: Tensor) -> Taught:
         config, features = self.config, self.features
         assert features is not None
         hides = bool(config.mask and config.mae_weight)
