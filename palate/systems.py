@@ -145,6 +145,11 @@ TABLE: tuple[System, ...] = (
         presets=("tiny", "generative", "paper", "paper_generative"),
     ),
     System(
+        "llmrec", "palate.models.alignment.llmrec:LLMRec", "LLMRec", "alignment",
+        "Wei et al. 2024, arXiv 2311.00423", ("graph", "augmentation", "side information", "gradient"), ("item text",),
+        presets=("tiny", "paper"),
+    ),
+    System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
@@ -221,6 +226,14 @@ TOKENIZERS = {
     "product": "palate.tokenizers.product:Product",
 }
 
+GRAPHS = {
+    "lightgcn": "palate.models.graph.lightgcn:LightGCN",
+    "gccf": "palate.models.graph.gccf:GCCF",
+    "sgl": "palate.models.graph.sgl:SGL",
+    "simgcl": "palate.models.graph.simgcl:SimGCL",
+    "autocf": "palate.models.graph.autocf:AutoCF",
+}
+
 COMPONENTS: dict[str, dict[str, str]] = {
     "tokenizer": TOKENIZERS,
     "first": TOKENIZERS,
@@ -238,13 +251,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "scripted": "palate.backbones.scripted:Scripted",
         "replay": "palate.backbones.scripted:Replay",
     },
-    "graph": {
-        "lightgcn": "palate.models.graph.lightgcn:LightGCN",
-        "gccf": "palate.models.graph.gccf:GCCF",
-        "sgl": "palate.models.graph.sgl:SGL",
-        "simgcl": "palate.models.graph.simgcl:SimGCL",
-        "autocf": "palate.models.graph.autocf:AutoCF",
-    },
+    "graph": GRAPHS,
+    "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
         "chat": "palate.annotation.chat:ChatAnnotator",
