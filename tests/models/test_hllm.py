@@ -26,6 +26,7 @@ from palate.parts.contrastive import info_nce
 from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.packing import Packing
 from palate.systems import build
+from tests.backbones.checkpoints import causal
 
 COLOURS = (
     "red", "green", "blue", "white", "black", "grey", "pink", "brown", "gold", "amber", "olive", "coral", "ivory",
@@ -393,3 +394,54 @@ def test_the_published_setting_names_two_models_of_their_own() -> None:
     assert system.item_model is not system.user_model
     with pytest.raises(ConfigError, match="neither a folder nor a model that was fetched before"):
         system.fit(rainbow(5), Run())
+
+
+def test_published_weights_are_read_from_one_file_of_their_layout(tmp_path: Path) -> None:
+    """Vectors and scores are those of the library's own models with the same weights, called text by text."""
+    from safetensors.torch import save_file
+
+    data = log_of(np.array([[0, 9, 30], [5, 6, 7]]), n=40)
+    titles = ["red sea", "a white moon", "old books about wolves", "sand"] * 10
+    data = replace(data, items=data.items.with_columns(pl.Series("title", titles)))
+    first, second = (causal(tmp_path / name) for name in ("item", "user"))
+    with torch.no_grad():
+        for number, parameter in enumerate([*first.parameters(), *second.parameters()]):
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    slot = torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(9))
+    weights = {f"item_llm.{name}": tensor for name, tensor in first.state_dict().items()}
+    weights |= {f"user_llm.{name}": tensor for name, tensor in second.state_dict().items()}
+    weights |= {"item_emb_tokens": slot, "logit_scale": torch.tensor(3.2)}
+    path = tmp_path / "hllm.safetensors"
+    save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, path)
+    parts = {
+        name: {"name": "hub", "settings": {"model": str(tmp_path / name[:4])}} for name in ("item_model", "user_model")
+    }
+    system = build("hllm", {**parts, "max_tokens": 10})
+    assert isinstance(system, HLLM)
+    system.take_released(path, data)
+    vectors = []
+    with torch.no_grad():
+        for title in titles[:4]:
+            ids = torch.from_numpy(system.item_model.framed([title], 10).row(0))
+            read = torch.cat([first.get_input_embeddings()(ids)[None], slot], 1)
+            vectors.append(first.model(inputs_embeds=read).last_hidden_state[0, -1])
+        history = torch.stack([vectors[item % 4] for item in (0, 9, 30)])
+        state = second.model(inputs_embeds=history[None]).last_hidden_state[0, -1]
+    np.testing.assert_allclose(system.items.held.vectors[:4], torch.stack(vectors).numpy(), atol=1e-5)  # type: ignore[union-attr]
+    scores = np.concatenate(list(system.score_blocks(Requests.of([[0, 9, 30]]))))[0, :4]
+    expected = torch.nn.functional.cosine_similarity(state, torch.stack(vectors), dim=-1)
+    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-5)
+    assert float(system.fitted().scale().detach()) == pytest.approx(np.exp(3.2), rel=1e-5)
+    system.save(tmp_path / "saved")
+    again = np.concatenate(list(store.load(tmp_path / "saved").score_blocks(Requests.of([[0, 9, 30]]))))
+    np.testing.assert_array_equal(again[0, :4], scores)
+    save_file({"item_llm.x": slot}, path)
+    with pytest.raises(StoreError, match="holds no 'user_llm' and is no released HLLM"):
+        system.take_released(path, data)
+    save_file(
+        {**{n: t.contiguous().clone() for n, t in weights.items()}, "user_llm.model.norm.weight": slot[0, 0, :9]}, path
+    )
+    with pytest.raises(StoreError, match=r"the weights 'user_llm\.norm\.weight' do not fit"):
+        system.take_released(path, data)
+    with pytest.raises(StoreError, match="read as .safetensors only"):
+        system.take_released(tmp_path / "pytorch_model.bin", data)

@@ -34,11 +34,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palate.backbones.item_text import ItemText
+from palate.backbones.released import read_released
 from palate.backbones.text_model import TextModel
 from palate.backbones.vector_model import VectorModel
 from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError
+from palate.core.errors import ConfigError, StoreError
 from palate.core.item_vectors import ItemVectors
 from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
@@ -55,7 +56,7 @@ from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
-from palate.training.loop import optimise
+from palate.training.loop import optimise, seeded
 from palate.training.sequences import sequence_blocks, told_blocks
 from palate.training.shell import GradientSystem, Lesson
 
@@ -365,6 +366,28 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         self.fitted()
         assert self.items.held is not None
         self.items.held = self.items.held.retired(item_rows, back=back)
+
+    def take_released(self, path: Path, catalogue: Dataset, run: Run | None = None) -> Self:
+        """The published weights in the file ``path``, for the items of ``catalogue``; nothing is taught. The settings
+        name the two models whose architectures and text tokenizer they are."""
+        released = read_released(path)
+        self.network = None
+        with seeded(run or Run()):
+            self.prepare(catalogue, run or Run())
+            network = self._build(self.shape(catalogue)).to((run or Run()).device).eval()
+        if (released.slot is None) != (network.tower.slot is None):
+            raise StoreError(f"{path}: the weights and the setting pooling={self.config.pooling} do not go together")
+        released.fill_item_model(self.item_model.model)
+        released.fill_user_model(self.user_model.model)
+        with torch.no_grad():
+            network.scale.log.copy_(released.log_scale)
+            if network.tower.slot is not None and released.slot is not None:
+                network.tower.slot.copy_(released.slot)
+        network.popularity.count(catalogue.item_counts)
+        self.network = network
+        self.facts = {"shape": self.shape(catalogue), "fitted_on": f"released weights {path.name}", **self.remarks()}
+        self.settle()
+        return self
 
     # -- on disk -----------------------------------------------------------------------------------------------------
 
