@@ -75,6 +75,11 @@ class Asker:
             self.titles.append(title or f"item {item}")
             self._row_of_title.setdefault(self.titles[-1].casefold(), row)
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether the system reads the words of a question."""
+        return "words" in self.run.row.tags
+
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def user(self, user: str) -> Requests:
@@ -97,7 +102,7 @@ class Asker:
         """A question in rows. Raises ``UnknownIdError`` or ``MisuseError`` in one sentence."""
         if (question.user is None) == (question.history is None):
             raise MisuseError("say who is asked: either a user or a history")
-        if question.words and "words" not in self.run.row.tags:
+        if question.words and not self.reads_words:
             raise MisuseError(f"{self.name} is a {self.run.plan.system}, which reads no words; ask it without")
         user_row, times = -1, None
         if question.user is not None:
@@ -281,6 +286,10 @@ class Asker:
         self._retired = np.setdiff1d(self._retired, rows) if back else np.union1d(self._retired, rows)
         if isinstance(self.system, Grows):
             self.system.retire_items(rows, back=back)
+
+    @property
+    def n_retired(self) -> int:
+        return len(self._retired)
 
     @property
     def _living(self) -> Dataset:
