@@ -23,6 +23,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_BYTES = 1 << 20
+DRAINED_BYTES = 8 * BODY_BYTES
+"""Of a body that is too large so much is still read and dropped, so that its sender hears why it was refused."""
 BODY_SECONDS = 10.0
 """A body that has not arrived by then is refused."""
 
@@ -97,26 +99,26 @@ def _check_host(host: str) -> None:
 
 async def _body(headers: dict[bytes, str], receive: Receive) -> bytes:
     """The whole body. Raises ``RefusedError`` for one that is too large or too slow."""
-    too_large = RefusedError(413, "too-large", f"a request has at most {BODY_BYTES:,} bytes; send less at once")
     said = headers.get(b"content-length", "0")
-    if not said.isdigit() or int(said[:20]) > BODY_BYTES:
-        raise too_large
+    too_large = not said.isdigit() or int(said[:20]) > BODY_BYTES
     parts: list[bytes] = []
-    size = 0
+    size, more = 0, True
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while True:
+            while more and size <= DRAINED_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise RefusedError(400, "gone", "the connection was closed before the request was whole")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > BODY_BYTES:
-                    raise too_large
-                if not message.get("more_body"):
-                    return b"".join(parts)
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
+                too_large |= size > BODY_BYTES
+                if not too_large:
+                    parts.append(message.get("body", b""))
     except TimeoutError:
         raise RefusedError(408, "slow", f"the request did not arrive within {BODY_SECONDS:g} s") from None
+    if too_large:
+        raise RefusedError(413, "too-large", f"a request has at most {BODY_BYTES:,} bytes; send less at once")
+    return b"".join(parts)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

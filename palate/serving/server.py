@@ -41,14 +41,6 @@ def serve(service: Service, address: Address, tokens: Tokens, ready: Callable[[s
     log = logging.getLogger("uvicorn.error")
     forward = Forward(service.log)
     log.addHandler(forward)
-    config = uvicorn.Config(
-        Guard(
-            make_app(service, tokens), metrics=service.metrics, log=service.log, local_only=is_loopback(address.host)
-        ),
-        log_config=None, access_log=False, server_header=False, proxy_headers=False, http="h11", ws="none",
-        lifespan="on", limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER_BYTES,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )  # fmt: skip
     # uvicorn gives the signal on once it has ended well; this process then ends well too.
     before = {name: signal.signal(name, lambda *_: None) for name in (signal.SIGTERM, signal.SIGINT)}
     if hasattr(signal, "SIGHUP"):
@@ -56,13 +48,23 @@ def serve(service: Service, address: Address, tokens: Tokens, ready: Callable[[s
     try:
         ready(_said(listening))
         service.log.info("serving", address=_said(listening), runs=[card.name for card in service.cards()])
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(configuration(service, tokens, local_only=is_loopback(address.host))).run(sockets=[listening])
         service.log.info("stopped")
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
         log.removeHandler(forward)
         listening.close()
+
+
+def configuration(service: Service, tokens: Tokens, *, local_only: bool) -> uvicorn.Config:
+    """The guarded app, with connections, headers and the end bounded."""
+    app = Guard(make_app(service, tokens), metrics=service.metrics, log=service.log, local_only=local_only)
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, http="h11", ws="none",
+        lifespan="on", limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER_BYTES,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )  # fmt: skip
 
 
 def _bind(address: Address) -> socket.socket:

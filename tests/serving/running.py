@@ -12,11 +12,10 @@ from pathlib import Path
 
 import uvicorn
 
-from palate.serving.app import make_app
 from palate.serving.auth import Tokens
-from palate.serving.guard import Guard
 from palate.serving.logs import make_log
 from palate.serving.served import Limits
+from palate.serving.server import configuration
 from palate.serving.service import Service
 
 
@@ -24,17 +23,14 @@ from palate.serving.service import Service
 def running(
     folders: Sequence[Path], store: Path, *, tokens: Tokens | None = None, limits: Limits | None = None
 ) -> Iterator[tuple[Service, str]]:
-    """The service and its address; the lines of its log are in ``service.written``."""
+    """The service and its address; the lines of its log are in ``service.written``, uvicorn in ``service.server``."""
     written = io.StringIO()
     service = Service(folders, store, limits=limits, log=make_log(written))
     service.written = written  # type: ignore[attr-defined]
-    app = Guard(
-        make_app(service, tokens or Tokens()), metrics=service.metrics, log=service.log, local_only=True
-    )  # fmt: skip
-    config = uvicorn.Config(app, log_config=None, access_log=False, http="h11", ws="none", lifespan="on")
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configuration(service, tokens or Tokens(), local_only=True))
+    service.server = server  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:
