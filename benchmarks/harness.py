@@ -69,7 +69,7 @@ def compare(
     order = list(calls)
     for i in range(repeats):
         for key in order[i % len(order) :] + order[: i % len(order)]:
-            taken[key].append(_timed(calls[key]))
+            taken[key].append(timed(calls[key]))
     seconds = {key: statistics.median(times) for key, times in taken.items()}
     fastest = min(references, key=lambda key: seconds[key])
     return result(name, seconds[""], fastest, seconds[fastest], peak_mb=peak_mb, gflop=gflop)
@@ -84,7 +84,8 @@ def result(
     return Result(name, seconds / reference_seconds, said, seconds, reference_seconds, peak_mb)
 
 
-def _timed(call: Call) -> float:
+def timed(call: Call) -> float:
+    """Seconds of one call."""
     # Worker threads of the call before may still be spinning; the next one should not pay for them.
     time.sleep(0.02)
     start = time.perf_counter()
@@ -100,8 +101,8 @@ def matmul_rate(size: int = 1536) -> float:
     left = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
     out = np.empty_like(left)
     left_tensor, out_tensor = torch.from_numpy(left), torch.from_numpy(out)
-    taken = [_timed(lambda: np.matmul(left, left, out=out)) for _ in range(REPEATS)]
-    taken += [_timed(lambda: torch.mm(left_tensor, left_tensor, out=out_tensor)) for _ in range(REPEATS)]
+    taken = [timed(lambda: np.matmul(left, left, out=out)) for _ in range(REPEATS)]
+    taken += [timed(lambda: torch.mm(left_tensor, left_tensor, out=out_tensor)) for _ in range(REPEATS)]
     return 2 * size**3 / min(taken) / 1e9
 
 

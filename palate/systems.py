@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from palate.core.config import Config, Part, configure, override
 from palate.core.errors import ConfigError, nearest
 from palate.core.protocols import Continues, Recommender
+
+Pretrained = Literal["no", "encoder", "LM"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,12 @@ class System:
     """What must be known beside who met what, such as ``item text``."""
     presets: tuple[str, ...] = ()
     """Functions of the module that return other settings than the default."""
-    pretrained: str = "no"
+    pretrained: Pretrained = "no"
+    """What its default settings bring along; a run's own settings may bring more or less (``pretrained``)."""
     packages: tuple[str, ...] = ()
     """Modules of optional libraries without which it does not work."""
+    ability: Literal["Recommender", "RatingPredictor"] = "Recommender"
+    """The protocol of ``core.protocols`` that it answers by."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -104,7 +109,7 @@ TABLE: tuple[System, ...] = (
     System(
         "text-cosine", "palate.models.content.text_cosine:TextCosine", "Text cosine", "content",
         "frozen vectors of item texts, mean of the history", ("item text", "words", "new items"), ("item text",),
-        presets=("tiny",),
+        presets=("tiny",), pretrained="encoder",
     ),
     System(
         "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",
@@ -126,12 +131,13 @@ TABLE: tuple[System, ...] = (
     System(
         "tiger", "palate.models.generative.tiger:TIGER", "TIGER", "generative",
         "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
-        presets=("tiny", "small", "paper"),
+        presets=("tiny", "small", "paper"), pretrained="encoder",
     ),
     System(
         "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
         "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
-        ("item text",), presets=("tiny", "unaligned", "paper"), packages=("transformers", "tokenizers"),
+        ("item text",), presets=("tiny", "unaligned", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
     ),
     System(
         "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
@@ -148,6 +154,44 @@ TABLE: tuple[System, ...] = (
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
     ),
+    System(
+        "hllm", "palate.models.hierarchical.hllm:HLLM", "HLLM", "hierarchical",
+        "Chen et al. 2024, arXiv 2409.12740", ("item text", "language model", "contrastive", "gradient"),
+        ("item text",), presets=("tiny", "minilm", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
+    ),
+    System(
+        "rating-average", "palate.models.rating.average:RatingAverage", "Average rating", "rating",
+        "heuristics of Kang et al. 2023, arXiv 2305.06474", ("heuristic",), ("ratings",),
+        presets=("everybody", "user"), ability="RatingPredictor",
+    ),
+    System(
+        "rating-mf", "palate.models.rating.mf:RatingMF", "MF of ratings", "rating",
+        "Koren, Bell & Volinsky 2009", ("matrix factorisation", "gradient"), ("ratings",),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-mlp", "palate.models.rating.mlp:RatingMLP", "MLP of ratings", "rating",
+        "He et al. 2017, arXiv 1708.05031", ("neural", "gradient"), ("ratings",),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-transformer", "palate.models.rating.transformer_mlp:TransformerMLP", "Transformer-MLP", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("attention", "text", "gradient"), ("ratings", "item text"),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-lm", "palate.models.rating.rating_lm:RatingLM", "Tuned language model", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "gradient"), ("ratings", "item text"),
+        presets=("tiny", "classification", "paper"), packages=("transformers", "tokenizers"),
+        ability="RatingPredictor",
+    ),
+    System(
+        "rating-prompted", "palate.models.rating.prompted:RatingPrompted", "Prompted language model", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "zero-shot", "few-shot"),
+        ("ratings", "item text"), presets=("tiny", "few_shot", "chain_of_thought"),
+        packages=("transformers", "tokenizers"), ability="RatingPredictor",
+    ),
 )  # fmt: skip
 
 
@@ -157,6 +201,11 @@ def system(name: str) -> System:
         if row.name == name:
             return row
     raise ConfigError(f"there is no system '{name}'{nearest(name, (row.name for row in TABLE))}")
+
+
+def able(ability: Literal["Recommender", "RatingPredictor"]) -> tuple[System, ...]:
+    """The rows whose systems answer by this protocol."""
+    return tuple(row for row in TABLE if row.ability == ability)
 
 
 def default_settings(kind: type) -> Config:
@@ -196,10 +245,27 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
     },
+    "chat": {
+        "endpoint": "palate.backbones.chat_endpoint:ChatEndpoint",
+        "hub": "palate.backbones.hub_chat:HubChat",
+        "scripted": "palate.backbones.scripted:Scripted",
+        "replay": "palate.backbones.scripted:Replay",
+    },
     "graph": GRAPHS,
     "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
+        "chat": "palate.annotation.chat:ChatAnnotator",
+    },
+    "item_model": {
+        "nano": "palate.backbones.nano:Nano",
+        "hub": "palate.backbones.hub:Hub",
+        "minilm": "palate.backbones.encoder_model:MiniLMModel",
+        "hub-encoder": "palate.backbones.encoder_model:HubEncoderModel",
+    },
+    "user_model": {
+        "llama": "palate.backbones.vector_model:Llama",
+        "hub": "palate.backbones.vector_model:HubDecoder",
     },
     "backbone": {
         "nano": "palate.backbones.nano:Nano",
@@ -255,3 +321,10 @@ def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | No
     row = system(name)
     config = override(row.config(preset), settings or {}, where=name)
     return row.kind(config, **parts_of(config))  # type: ignore[call-arg]
+
+
+def pretrained(made: object) -> Pretrained:
+    """What of a system, or of its parts and theirs, has seen more than the data at hand; the most telling of them."""
+    parts = getattr(made, "parts", None) or {}
+    found = {getattr(made, "pretrained", "no"), *map(pretrained, parts.values())}
+    return next(kind for kind in ("LM", "encoder", "no") if kind in found)

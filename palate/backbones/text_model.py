@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from palate.backbones.added_rows import add_rows, logits_of
 from palate.backbones.hub_files import quietly
+from palate.backbones.packed import Attend, Groups, can_pack, packed_states, padded_states
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Config, configure
@@ -57,7 +58,7 @@ class TextModel(ABC, Generic[C]):
     """A language model. Subclasses say where the network and the tokenizer come from."""
 
     config_type: ClassVar[type[Config]]
-    pretrained: Literal["no", "LM"]
+    pretrained: Literal["no", "encoder", "LM"]
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config or self.config_type()  # type: ignore[assignment]
@@ -90,7 +91,7 @@ class TextModel(ABC, Generic[C]):
         return self._tokenizer
 
     @property
-    def kind(self) -> Literal["causal", "seq2seq"]:
+    def kind(self) -> Literal["causal", "seq2seq", "encoder"]:
         return "seq2seq" if self.model.config.is_encoder_decoder else "causal"
 
     @property
@@ -102,6 +103,10 @@ class TextModel(ABC, Generic[C]):
 
     def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
         return self.tokenizer.read(texts, max_tokens)
+
+    def framed(self, texts: Sequence[str], max_tokens: int, cut: Literal["end", "middle"] = "end") -> Ragged:
+        """The token ids of each text with what the model's own tokenizer puts around one; ``max_tokens`` in all."""
+        return self.tokenizer.framed(texts, max_tokens, cut)
 
     def spell(self, tokens: Ragged) -> list[str]:
         return self.tokenizer.spell(tokens)
@@ -134,6 +139,13 @@ class TextModel(ABC, Generic[C]):
             inputs_embeds=embeddings, attention_mask=mask.long(), position_ids=places, use_cache=False
         )
         return out.last_hidden_state
+
+    def packed_states(self, embeddings: Tensor, groups: Groups, attend: Attend) -> Tensor:
+        """``[P, D]`` → ``[P, D]``: ``states`` of packed sequences, longest first, by ``attend`` where it can."""
+        reader = self.model.base_model
+        if can_pack(reader):
+            return packed_states(reader, embeddings, groups, attend, causal=self.kind == "causal")
+        return padded_states(self.states, embeddings, groups)
 
     def logits(self, states: Tensor, tokens: Tensor | None = None) -> Tensor:
         """``[..., D]`` → ``[..., V]``, or ``[..., n]`` of the ids ``tokens`` ``[n]``."""
@@ -255,7 +267,8 @@ def _insert_adapters(model: Any, config: TuneConfig) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise MissingExtraError.needing("tuning with adapters (tune=lora)", "llm") from None
-    head = {id(module) for module in model.get_output_embeddings().modules()}
+    output = model.get_output_embeddings()
+    head = set() if output is None else {id(module) for module in output.modules()}
     linear = {name: m for name, m in model.named_modules() if _is_linear(m) and id(m) not in head}
     before = {id(parameter) for parameter in model.parameters()}
     training = model.training

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -80,6 +80,31 @@ class TextTokenizer:
         """The token ids of each text, nothing put before or after; the first ``max_tokens`` of them."""
         rows = [row.ids[:max_tokens] for row in self._encoded(texts)]
         return _ragged(rows)
+
+    def framed(self, texts: Sequence[str], max_tokens: int, cut: Literal["end", "middle"] = "end") -> Ragged:
+        """The token ids of each text between what the tokenizer puts around one (``<s>`` of Llama, ``[CLS]`` and
+        ``[SEP]`` of BERT), ``max_tokens`` in all. A longer text loses its end, or what stands between its first and
+        its last half; a text without a single token becomes the end or padding."""
+        before, after = self._frame()
+        inside = max_tokens - len(before) - len(after)
+        if inside < 1:
+            raise ConfigError(
+                f"{max_tokens} tokens leave no room for text beside those that the tokenizer puts around it"
+            )
+        tail = inside // 2 if cut == "middle" else 0
+        rows = []
+        for row in self._encoded(texts):
+            ids = row.ids
+            if len(ids) > inside:
+                ids = ids[: inside - tail] + ids[len(ids) - tail :]
+            rows.append([*before, *ids, *after] or [self.pad if self.end is None else self.end])
+        return _ragged(rows)
+
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """What is put before and after a text."""
+        row = self.inner.encode("a")
+        own = [place for place, special in enumerate(row.special_tokens_mask) if not special]
+        return row.ids[: own[0]], row.ids[own[-1] + 1 :]
 
     def words(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
         """For each token of ``read``: which word of its text it belongs to, from 0; words are parted by spaces."""

@@ -8,7 +8,6 @@ finished, and several processes may write at once. Vectors stay float32, so what
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -24,6 +23,7 @@ from palate.backbones.cache import cache, digest
 from palate.backbones.item_text import ItemText
 from palate.core.dataset import Dataset
 from palate.core.errors import DataError, StoreError
+from palate.core.item_vectors import Keys, keys_of
 from palate.core.protocols import Encoder, FitsTexts, FloatArray
 from palate.core.run import Progress, Run
 
@@ -32,9 +32,6 @@ BLOCK_ROWS = 4096
 """Texts encoded between two writes: what a kill may cost."""
 FILES = 16
 """More files than this in a store are written together into one."""
-
-Keys = npt.NDArray[np.bytes_]
-"""``[n]`` of 16 bytes: the hash of each text."""
 
 
 @runtime_checkable
@@ -90,12 +87,6 @@ def text_vectors(
         if not found.all():
             raise StoreError(f"{store.folder} does not hold what was just written there; is the disk full?")
     return vectors[place[rows]]
-
-
-def keys_of(texts: Sequence[str]) -> Keys:
-    """``[n]`` the key of each text."""
-    hashes = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
-    return np.frombuffer(b"".join(hashes), dtype="S16")
 
 
 class VectorStore:

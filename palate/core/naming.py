@@ -65,6 +65,7 @@ class NamesItems(ABC, Generic[C]):
     def restore(self, state: Mapping[str, npt.NDArray[Any]], stored: store.Stored) -> None:
         """Take back what ``state`` gave."""
 
+    @property
     def parts(self) -> dict[str, store.Savable]:
         """Components that are saved in sub-folders."""
         return {}
@@ -117,7 +118,7 @@ class NamesItems(ABC, Generic[C]):
         arrays = {"tokens": codes.tokens, "live": codes.live, **{f"state/{k}": v for k, v in self.state().items()}}
         facts = {"vocabulary": codes.vocabulary, "atomic": codes.atomic, "fit": self.facts}
         store.save(
-            folder, self, config=self.config, arrays=arrays, facts=facts, parts=self.parts(), fitted_on=self.fitted_on
+            folder, self, config=self.config, arrays=arrays, facts=facts, parts=self.parts, fitted_on=self.fitted_on
         )
 
     @classmethod
@@ -219,6 +220,7 @@ class NamesVectors(NamesItems[C]):
             raise TrainingError(f"{type(self).__name__} has no encoder here: give it one, or the items' vectors")
         return type(self).item_vectors(dataset, self.encoder, self.config.text)[item_rows]  # type: ignore[attr-defined]
 
+    @property
     def parts(self) -> dict[str, store.Savable]:
         unused = isinstance(self.encoder, FitsTexts) and not self.encoder.fitted  # the vectors were given
         return {"encoder": self.encoder} if hasattr(self.encoder, "save") and not unused else {}  # type: ignore[dict-item]

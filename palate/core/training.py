@@ -22,6 +22,8 @@ class TrainingConfig(Config):
     """The learning rate grows linearly from 0 over so many steps."""
     schedule: Literal["constant", "inverse-root", "linear", "cosine"] = "constant"
     """How the learning rate goes on: with the inverse square root of the steps, or to 0 at the end of all epochs."""
+    rates: dict[str, float] = {}
+    """Learning rate of the weights whose names begin so, as a share of ``learning_rate``."""
     clip_norm: float = Field(5.0, ge=0)
     """Gradients are scaled down to this total norm; 0 = never."""
     judge_every: int = Field(1, ge=1)

@@ -80,8 +80,13 @@ class Group:
 class Packing:
     """Where each sequence of a packed batch lies. ``lengths`` is ``[b]`` int64 on the CPU, longest first."""
 
-    def __init__(self, lengths: Tensor, device: torch.device | str = "cpu", *, waste: float = 0.7) -> None:
-        """A group ends where a sequence is shorter than ``waste`` times the group's longest."""
+    def __init__(
+        self, lengths: Tensor, device: torch.device | str = "cpu", *, waste: float = 0.7, spare: int | None = None
+    ) -> None:
+        """A group ends where a sequence is shorter than ``waste`` times the group's longest, and where lengths that
+        occur more than once change. With ``spare`` it ends only where its padding would cost more than so many pairs
+        of tokens: each group costs a fixed handful of calls, which outweigh a little padding in small batches.
+        """
         self.lengths = lengths
         self.device = device
         sizes = lengths.tolist()
@@ -92,8 +97,10 @@ class Packing:
         while row < len(sizes) and sizes[row] > 0:
             longest, stop = sizes[row], start
             end = row
-            exact = row + 1 < len(sizes) and sizes[row + 1] == longest
-            while end < len(sizes) and sizes[end] > 0 and (sizes[end] == longest or not exact):
+            if spare is not None:
+                end, stop = _within_spare(sizes, row, stop, spare)
+            exact = spare is None and row + 1 < len(sizes) and sizes[row + 1] == longest
+            while spare is None and end < len(sizes) and sizes[end] > 0 and (sizes[end] == longest or not exact):
                 if sizes[end] < waste * longest and end > row + 15:
                     break
                 stop += sizes[end]
@@ -135,6 +142,18 @@ class Packing:
         """``attend(*padded tensors [b, T, ...], group)`` → ``[b, T, ...]``, group by group, packed again."""
         done = [group.unpad(attend(*(group.pad(tensor) for tensor in packed), group)) for group in self.groups]
         return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def _within_spare(sizes: list[int], row: int, stop: int, spare: int) -> tuple[int, int]:
+    """Where the group that begins at ``row`` ends: the next row, the next token."""
+    longest, wasted, end = sizes[row], 0, row
+    while end < len(sizes) and sizes[end] > 0:
+        wasted += longest**2 - sizes[end] ** 2
+        if wasted > spare:
+            break
+        stop += sizes[end]
+        end += 1
+    return end, stop
 
 
 def attention(

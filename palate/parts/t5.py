@@ -23,7 +23,11 @@ from palate.core.config import Config
 from palate.core.errors import TrainingError
 from palate.parts.decode import name_scores
 from palate.parts.dropout import Dropout
+from palate.parts.norm import RMSNorm
 from palate.parts.packing import Group, Packing
+
+SPARE = 24_000
+"""Pairs of tokens that a group's padding may cost: about what the calls of one more group cost on a CPU."""
 
 
 class T5Config(Config):
@@ -60,7 +64,7 @@ class T5(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.encoder_distances = nn.Embedding(config.buckets, config.heads)
         self.decoder_distances = nn.Embedding(config.buckets, config.heads)
-        self.encoder_norm, self.decoder_norm = nn.RMSNorm(config.width, 1e-6), nn.RMSNorm(config.width, 1e-6)
+        self.encoder_norm, self.decoder_norm = RMSNorm(config.width, 1e-6), RMSNorm(config.width, 1e-6)
         self.out = None if config.tied else nn.Embedding(vocabulary, config.width)
         self.drop = Dropout(config.dropout)
         self._draw()
@@ -157,6 +161,11 @@ class Attention(nn.Module):
         """``[..., H * d]`` → ``[..., H, d]``."""
         return x.view(*x.shape[:-1], self.heads, -1)
 
+    def project(self, x: Tensor, *parts: nn.Linear) -> list[Tensor]:
+        """``[..., D]`` → ``[..., H, d]`` of each part, in one product."""
+        joined = F.linear(x, torch.cat([part.weight for part in parts]))
+        return [self.split(one) for one in joined.chunk(len(parts), -1)]
+
     def mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """``[b, Q, H, d]`` with ``[b, K, H, d]`` twice → ``[b, Q, H, d]``; ``bias`` broadcasts to ``[b, H, Q, K]``."""
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -170,7 +179,7 @@ class Attention(nn.Module):
 class Forward(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(config.width, 1e-6)
+        self.norm = RMSNorm(config.width, 1e-6)
         self.first = nn.Linear(config.width, config.forward_width, bias=False)
         self.gate = nn.Linear(config.width, config.forward_width, bias=False) if config.gated else None
         self.second = nn.Linear(config.forward_width, config.width, bias=False)
@@ -187,7 +196,7 @@ class Forward(nn.Module):
 class EncoderLayer(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.norm, self.attention = nn.RMSNorm(config.width, 1e-6), Attention(config)
+        self.norm, self.attention = RMSNorm(config.width, 1e-6), Attention(config)
         self.forward_ = Forward(config)
         self.drop = Dropout(config.dropout)
 
@@ -199,7 +208,7 @@ class EncoderLayer(nn.Module):
             here = bias[:, : group.longest, : group.longest]
             return attention.mix(q, k, v, here if group.slots is None else here + unread(packing, group))
 
-        parts = (attention.split(part(y)) for part in (attention.query, attention.key, attention.value))
+        parts = attention.project(y, attention.query, attention.key, attention.value)
         mixed = packing.apply(attend, *parts).flatten(-2)
         return self.forward_(x + self.drop(attention.out(mixed)))
 
@@ -207,15 +216,15 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.norm, self.attention = nn.RMSNorm(config.width, 1e-6), Attention(config)
-        self.cross_norm, self.cross = nn.RMSNorm(config.width, 1e-6), Attention(config)
+        self.norm, self.attention = RMSNorm(config.width, 1e-6), Attention(config)
+        self.cross_norm, self.cross = RMSNorm(config.width, 1e-6), Attention(config)
         self.forward_ = Forward(config)
         self.drop = Dropout(config.dropout)
 
     def forward(self, x: Tensor, bias: Tensor, memory: Tensor, packing: Packing) -> Tensor:
         """``[b, T, D]`` → ``[b, T, D]``; ``memory`` ``[P, D]``."""
         x, cross = self.look_back(x, bias), self.cross
-        q, k, v = cross.split(cross.query(self.cross_norm(x))), *self.recall(memory)
+        q, (k, v) = cross.split(cross.query(self.cross_norm(x))), self.recall(memory)
         mixed = torch.cat([
             cross.mix(
                 q[group.row : group.row + group.b], group.pad(k), group.pad(v),
@@ -228,13 +237,20 @@ class DecoderLayer(nn.Module):
 
     def look_back(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attention to what was said before."""
-        own, y = self.attention, self.norm(x)
-        mixed = own.mix(own.split(own.query(y)), own.split(own.key(y)), own.split(own.value(y)), bias)
+        own = self.attention
+        q, k, v = own.project(self.norm(x), own.query, own.key, own.value)
+        mixed = own.mix(q, k, v, bias)
         return x + self.drop(own.out(mixed.flatten(-2)))
 
     def recall(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``[P, H, d]`` of what was encoded."""
-        return self.cross.split(self.cross.key(memory)), self.cross.split(self.cross.value(memory))
+        key, value = self.cross.project(memory, self.cross.key, self.cross.value)
+        return key, value
+
+
+def packed(lengths: Tensor, device: torch.device | str) -> Packing:
+    """Where inputs of these lengths lie, longest first; groups as large as pays for this network."""
+    return Packing(lengths, device, spare=SPARE)
 
 
 def unread(packing: Packing, group: Group) -> Tensor:

@@ -65,6 +65,7 @@ class Hybrid(NamesItems[HybridConfig]):
         joined = self._joined(before.vocabulary)
         return before.grown(joined.tokens[item_rows], joined.vocabulary[len(before.vocabulary) :])
 
+    @property
     def parts(self) -> dict[str, store.Savable]:
         first, second = self._halves()
         return {"first": first, "second": second}

@@ -109,8 +109,10 @@ class Loop:
             module, batches, loss, run, config, judge,
         )  # fmt: skip
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        groups = rated(module, config)
+        self.shares = [group.pop("share") for group in groups]
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+            groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
         self.identity = {} if run.folder is None else self._identity(identity or {})
         self.outcome = Outcome()
@@ -172,8 +174,8 @@ class Loop:
         """Forward, backward, clip, one step of the optimiser; the loss."""
         config = self.config
         rate = config.rate(self.outcome.steps + 1, config.epochs * len(self.batches))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self.optimiser.param_groups, self.shares, strict=True):
+            group["lr"] = share * rate
         self.optimiser.zero_grad(set_to_none=True)
         with torch.enable_grad(), self._precision():  # also for a caller who wants none
             loss = self.loss(batch)
@@ -289,6 +291,17 @@ class Loop:
         if self.run.precision == "bf16":
             return torch.autocast(torch.device(self.run.device).type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def rated(module: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """The parameters that learn, in groups of one ``share`` of the learning rate each; the longest matching name
+    decides."""
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            fitting = [begin for begin in config.rates if name.startswith(begin)]
+            groups.setdefault(config.rates[max(fitting, key=len)] if fitting else 1.0, []).append(parameter)
+    return [{"params": some, "share": share} for share, some in groups.items() if some]
 
 
 def _flat(nested: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:

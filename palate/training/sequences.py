@@ -20,6 +20,8 @@ from palate.training.shell import GradientSystem, Lesson
 
 BLOCK_BYTES = 32 * 2**20
 """Scores alive at once while a catalogue is scored."""
+TOLD_AT_ONCE = 64
+"""Histories about which a system that needs more than a product for each item is asked in one batch."""
 READ_AT_ONCE = 512
 """Histories that a network reads in one batch."""
 
@@ -109,6 +111,21 @@ def sequence_blocks(
             if len(here):
                 scores[here.to(table.device)] = newcomer
             yield scores.cpu().numpy()
+
+
+def told_blocks(
+    requests: Requests, *, tell: Callable[[SequenceBatch], Tensor], bias: Tensor, newcomer: Tensor, length: int
+) -> Iterator[FloatArray]:
+    """Score blocks ``[b, N]`` of a system that scores the catalogue by itself: ``tell(batch)`` gives ``[b', N]`` of the
+    non-empty histories, longest first, and ``bias`` ``[N]`` is added."""
+    n_items = len(bias)
+    rows = max(1, min(TOLD_AT_ONCE, BLOCK_BYTES // (4 * n_items)))
+    for batch in asked_sequences(requests, length=length, n_items=n_items, batch_size=rows):
+        speaking = batch.speaking()
+        scores = newcomer.repeat(len(batch.lengths), 1)
+        if len(speaking.lengths):
+            scores[speaking.order.to(bias.device)] = tell(speaking.to(bias.device)).to(bias.dtype) + bias
+        yield scores.cpu().numpy()
 
 
 # Gradients are off inside these two and never across a yield: there, the caller's own setting would be changed.

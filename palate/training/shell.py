@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from palate.core.errors import StoreError, TrainingError
 from palate.core.protocols import Judge
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
-from palate.training.loop import Batches, optimise, seeded
+from palate.training.loop import Batches, Outcome, optimise, seeded
 
 C = TypeVar("C", bound=Config)
 N = TypeVar("N", bound=nn.Module)
@@ -38,11 +38,13 @@ class Lesson:
     loss     of one batch: a mean over its positions
     settle   brings up to date what answers need beside the weights; called before each look at validation and once
              at the end
+    training how it is optimised; None = as the settings say
     """
 
     batches: Batches
     loss: Callable[[Any], Tensor]
     settle: Callable[[], None] = lambda: None
+    training: TrainingConfig | None = None
 
 
 class GradientSystem(ABC, Generic[C, N]):
@@ -73,6 +75,14 @@ class GradientSystem(ABC, Generic[C, N]):
     @abstractmethod
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         """What the present network learns from ``train``; drawn from ``run.seed`` where it draws."""
+
+    def lessons(self, train: Dataset, run: Run) -> Iterator[Lesson]:
+        """One after another, where there are several; what stands before a ``yield`` is done when its turn has come."""
+        yield self.lesson(train, run)
+
+    def learnt_elsewhere(self) -> tuple[str, ...]:
+        """How the names of those weights begin that ``parts`` hold and save."""
+        return ()
 
     def remarks(self) -> dict[str, Any]:
         """Facts of this fit beside the usual ones, such as a label or a note to the reader."""
@@ -123,19 +133,28 @@ class GradientSystem(ABC, Generic[C, N]):
             raise
 
     def _optimised(self, network: N, shape: dict[str, Any], train: Dataset, run: Run, judge: Judge | None) -> Self:
-        lesson = self.lesson(train, run)
+        outcomes: list[Outcome] = []
+        for number, lesson in enumerate(self.lessons(train, run)):
 
-        def look(judge: Judge) -> float:
+            def look(judge: Judge, lesson: Lesson = lesson) -> float:
+                lesson.settle()
+                return judge(self)  # type: ignore[arg-type]
+
+            here = run if number == 0 else run.inside(f"lesson-{number + 1}")
+            if run.budget_seconds is not None:
+                spent = sum(outcome.seconds for outcome in outcomes)
+                here = replace(here, budget_seconds=max(run.budget_seconds - spent, 0.0))
+            outcomes.append(
+                optimise(
+                    network, lesson.batches, lesson.loss, here, lesson.training or self.training,
+                    None if judge is None else partial(look, judge), identity=self.identity(train),
+                )
+            )  # fmt: skip
             lesson.settle()
-            return judge(self)  # type: ignore[arg-type]
-
-        outcome = optimise(
-            network, lesson.batches, lesson.loss, run, self.training,
-            None if judge is None else partial(look, judge), identity=self.identity(train),
-        )  # fmt: skip
-        lesson.settle()
+        first, *more = [outcome.facts() for outcome in outcomes]
         self.facts = {
-            "shape": shape, "fitted_on": train.fingerprint, "training": outcome.facts(), **self.remarks()
+            "shape": shape, "fitted_on": train.fingerprint, "training": first,
+            **({"training after that": more} if more else {}), **self.remarks(),
         }  # fmt: skip
         return self
 
@@ -145,7 +164,12 @@ class GradientSystem(ABC, Generic[C, N]):
 
     def save(self, folder: Path) -> None:
         """Settings, facts and weights, in the layout of ``core.store``."""
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.fitted().state_dict().items()}
+        elsewhere = self.learnt_elsewhere()
+        arrays = {
+            name: tensor.detach().cpu().numpy()
+            for name, tensor in self.fitted().state_dict().items()
+            if not name.startswith(elsewhere)
+        }
         store.save(
             folder, self, config=self.config, arrays=arrays, facts=self.facts, parts=self.parts,
             fitted_on=self.facts["fitted_on"],
@@ -161,18 +185,20 @@ class GradientSystem(ABC, Generic[C, N]):
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
             system.network = system._build(stored.facts["shape"])
         system.facts = stored.facts
-        fill(system.network, {name: torch.from_numpy(array) for name, array in stored.arrays().items()}, folder)
+        weights = {name: torch.from_numpy(array) for name, array in stored.arrays().items()}
+        fill(system.network, weights, folder, system.learnt_elsewhere())
         system.network.eval()
         return system
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Put saved ``weights`` into ``network``. Raises ``TrainingError`` when they are of another network."""
-    own = network.state_dict()
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path, elsewhere: tuple[str, ...] = ()) -> None:
+    """Put saved ``weights`` into ``network``, but those whose names begin as in ``elsewhere``. Raises
+    ``TrainingError`` when they are of another network."""
+    own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(elsewhere)}
     wrong = sorted(set(own) ^ set(weights)) or [n for n in own if own[n].shape != weights[n].shape]
     if wrong:
         raise TrainingError(f"{source}: the weights '{wrong[0]}' do not fit these settings; fit the system again")
-    network.load_state_dict(dict(weights))
+    network.load_state_dict(dict(weights), strict=not elsewhere)
 
 
 def grow(new: N, old: nn.Module) -> N:

@@ -7,9 +7,13 @@ import json
 
 import pytest
 
+from palate.backbones.hub_encoder import minilm_is_here
 from palate.core.config import Config, configure
 from palate.core.errors import ConfigError
-from palate.systems import TABLE, build, default_settings, system
+from palate.systems import TABLE, build, default_settings, pretrained, system
+
+ROWS = TABLE
+"""Settings are alike for every ability."""
 
 
 def test_the_default_settings_are_those_of_the_constructor(name: str) -> None:
@@ -86,3 +90,22 @@ def test_names_are_unique() -> None:
     assert len(names) == len(set(names))
     with pytest.raises(ConfigError, match="there is no system 'item-kn'; did you mean 'item-knn'"):
         build("item-kn")
+
+
+def test_the_table_says_what_a_system_brings_along(name: str) -> None:
+    if not minilm_is_here():
+        pytest.skip("MiniLM is not installed")
+    assert system(name).pretrained == pretrained(build(name))
+
+
+@pytest.mark.parametrize(
+    ("one", "settings", "brings"),
+    [
+        ("tiger", {"tokenizer": "random"}, "no"),
+        ("tiger", {"tokenizer.encoder": "tf-idf"}, "no"),
+        ("p5", {"tokenizer": "rq-vae", "tokenizer.encoder": "minilm"}, "encoder"),
+        ("p5", {"checkpoint": "t5-small"}, "LM"),
+    ],
+)
+def test_a_run_says_what_its_own_settings_bring_along(one: str, settings: dict[str, str], brings: str) -> None:
+    assert pretrained(build(one, settings)) == brings

@@ -62,7 +62,7 @@ def walker() -> TIGER:
 @pytest.fixture(scope="module")
 def counter() -> TIGER:
     """Names of three digits in base 10, so that names share tokens."""
-    return fitted({"tokenizer": "sequential"}, steps=600)
+    return fitted({"tokenizer": "sequential", "training.learning_rate": 3e-3}, steps=700)
 
 
 def hits(system: TIGER, k: int = 1) -> float:

@@ -132,3 +132,25 @@ def test_places_and_last_events() -> None:
 def test_sequences_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="longest first"):
         Packing(torch.tensor([2, 3]))
+
+
+def test_spare_lets_a_group_hold_padding_up_to_its_cost() -> None:
+    lengths = torch.tensor([9, 9, 8, 8, 5, 2, 1])
+
+    def groups(spare: int) -> list[tuple[int, int]]:
+        return [(group.row, group.b) for group in Packing(lengths, spare=spare).groups]
+
+    assert groups(0) == [(0, 2), (2, 2), (4, 1), (5, 1), (6, 1)]
+    # 2 · (81 - 64) = 34 pairs in vain are let pass, 56 more are not; then 21 of the next, then 24 more are too many.
+    assert groups(44) == [(0, 4), (4, 2), (6, 1)]
+    assert groups(10**6) == [(0, 7)]
+
+
+def test_groups_do_not_change_what_attention_gives() -> None:
+    torch.manual_seed(0)
+    lengths = torch.tensor([7, 7, 6, 3, 3, 1])
+    q, k, v = torch.randn(3, int(lengths.sum()), 2, 4).double()
+    for causal in (True, False):
+        plain = attention(q, k, v, Packing(lengths), causal=causal)
+        for spare in (0, 30, 1000):
+            torch.testing.assert_close(attention(q, k, v, Packing(lengths, spare=spare), causal=causal), plain)

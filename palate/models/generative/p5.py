@@ -52,7 +52,7 @@ from palate.parts import losses, newcomers
 from palate.parts.naming import Naming
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, T5Config, T5Speaker, described, read_hub
+from palate.parts.t5 import T5, T5Config, T5Speaker, described, packed, read_hub
 from palate.training.shell import GradientSystem, Lesson
 
 SEQUENTIAL = (
@@ -141,7 +141,7 @@ class Network(nn.Module):
 
     def read(self, prompts: Prompts) -> tuple[Tensor, Packing]:
         """``[P, D]`` the encoded prompts, and where each lies."""
-        packing = Packing(prompts.lengths, self.device)
+        packing = packed(prompts.lengths, self.device)
         words = None
         if self.words is not None:
             words = self.words(prompts.words.to(self.device).clamp(max=WORDS - 1))
@@ -174,6 +174,11 @@ class P5(GradientSystem[P5Config, Network]):
         self._sizes: dict[str, Any] = {}
         self._weights: dict[str, Tensor] = {}
         self._speech: tuple[object, Speech] | None = None
+
+    @property
+    def pretrained(self) -> Literal["no", "LM"]:
+        """What every table shows of it."""
+        return "LM" if self.config.checkpoint else "no"
 
     # -- learning ----------------------------------------------------------------------------------------------------
 

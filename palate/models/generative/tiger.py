@@ -44,7 +44,7 @@ from palate.data.batches import PrefixBatch, PrefixBatches, asked_sequences
 from palate.parts import losses
 from palate.parts.naming import Naming, spelled
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, T5Config, T5Speaker
+from palate.parts.t5 import T5, T5Config, T5Speaker, packed
 from palate.training.shell import GradientSystem, Lesson
 
 START, END, SOMEBODY, USERS = 0, 1, 2, 3
@@ -196,7 +196,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         starts = torch.cumsum(counts, 0) - counts
         longer = counts[order] + 1
         firsts = torch.cumsum(longer, 0) - longer
-        packing = Packing(longer, tokens.device)
+        packing = packed(longer, tokens.device)
         source = torch.repeat_interleave(starts[order] - firsts - 1, longer) + torch.arange(int(longer.sum()))
         joined = torch.empty(len(source), dtype=torch.int64, device=tokens.device)
         rest = torch.ones(len(source), dtype=torch.bool)
@@ -289,7 +289,7 @@ def small() -> TIGERConfig:
         prefixes="one",
         training=TrainingConfig(
             epochs=150, learning_rate=3e-3, weight_decay=0.01, warmup_steps=300, schedule="cosine", judge_every=5,
-            patience=10,
+            patience=40,
         ),
     )  # fmt: skip
 

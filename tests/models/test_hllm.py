@@ -1,0 +1,447 @@
+"""HLLM: what its loss is, what it learns from texts, what it makes of new items, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from palate.core import store
+from palate.core.config import Part
+from palate.core.dataset import Dataset
+from palate.core.errors import ConfigError, StoreError, TrainingError
+from palate.core.ranks import ranks
+from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.data.batches import SequenceBatch
+from palate.data.build import dataset_from
+from palate.models.hierarchical.hllm import HLLM, paper
+from palate.parts.contrastive import info_nce
+from palate.parts.item_tower import ItemTower, attend_within
+from palate.parts.packing import Packing
+from palate.systems import build
+from tests.backbones.checkpoints import causal
+
+COLOURS = (
+    "red", "green", "blue", "white", "black", "grey", "pink", "brown", "gold", "amber", "olive", "coral", "ivory",
+    "lilac", "mauve", "navy", "teal", "ochre",
+)  # fmt: skip
+EACH = 8
+N = EACH * len(COLOURS)
+HOUR = 3_600_000
+NANO = {"width": 32, "heads": 2, "layers": 1, "forward_width": 64, "vocabulary": 400, "steps": 20, "block": 32}
+SMALL: dict[str, object] = {
+    "item_model": {"name": "nano", "settings": NANO}, "user_model": {"name": "llama", "settings": {"layers": 1}},
+    "max_tokens": 12, "length": 8, "dropout": 0.0, "batch_size": 64, "negatives": N,
+    "training.learning_rate": 1e-2, "training.rates": {}, "training.warmup_steps": 5, "training.epochs": 1000,
+}  # fmt: skip
+
+
+def colour_of(items: np.ndarray) -> np.ndarray:
+    return items // EACH
+
+
+def rainbow(n_users: int = 150, n_events: int = 9, *, spare: int = 0, seed: int = 0, same: bool = False) -> Dataset:
+    """The colour of what comes next follows from the colour before; which item of that colour is chance. The last
+    ``spare`` items of each colour are met by nobody. ``same``: all items read alike."""
+    rng = np.random.default_rng(seed)
+    colours = (rng.integers(0, len(COLOURS), n_users)[:, None] + np.arange(n_events)) % len(COLOURS)
+    items = colours * EACH + rng.integers(0, EACH - spare, (n_users, n_events))
+    return log_of(items, same=same)
+
+
+def log_of(items: np.ndarray, times: np.ndarray | None = None, *, n: int = N, same: bool = False) -> Dataset:
+    names = [f"i{item:03d}" for item in range(n)]
+    titles = ["a vase" if same else f"{COLOURS[item // EACH]} vase {item % EACH}" for item in range(n)]
+    events = pl.DataFrame({
+        "user": np.repeat([f"u{user:03d}" for user in range(len(items))], items.shape[1]),
+        "item": [names[item] for item in items.ravel()],
+        "time": np.tile(np.arange(items.shape[1]) * HOUR, len(items)) if times is None else times.ravel(),
+    })  # fmt: skip
+    return dataset_from("rainbow", events, items=pl.DataFrame({"item": names, "title": titles}))
+
+
+def made(settings: dict[str, object] | None = None) -> HLLM:
+    system = build("hllm", SMALL | (settings or {}))
+    assert isinstance(system, HLLM)
+    return system
+
+
+def fitted(settings: dict[str, object] | None = None, steps: int = 60, data: Dataset | None = None) -> HLLM:
+    return made(settings).fit(data or rainbow(), Run(max_steps=steps))
+
+
+@pytest.fixture(scope="module")
+def cold() -> Dataset:
+    """There is no teal vase 5: two are called teal vase 4."""
+    data = rainbow(spare=2)
+    title = pl.col("title").replace("teal vase 5", "teal vase 4")
+    return replace(data, items=data.items.with_columns(title))
+
+
+@pytest.fixture(scope="module")
+def painter(cold: Dataset) -> HLLM:
+    """Has learnt the rainbow without having met two items of each colour."""
+    return fitted(data=cold, steps=120)
+
+
+def recall(system: Any, data: Dataset, k: int, among: np.ndarray | None = None) -> float:
+    """Of one question a user: the next item must have the next colour. ``among`` limits items and targets."""
+    last = data.item_rows[data.histories.stops - 1]
+    rng = np.random.default_rng(1)
+    wanted = (colour_of(last) + 1) % len(COLOURS)
+    allowed = np.arange(N) if among is None else among
+    targets = np.array([rng.choice(allowed[colour_of(allowed) == colour]) for colour in wanted])
+    scores = np.concatenate([b.copy() for b in system.score_blocks(Requests.for_users(data, np.arange(data.n_users)))])
+    scores[:, np.setdiff1d(np.arange(N), allowed)] = np.nan
+    return float((ranks([scores], targets) <= k).mean())
+
+
+# -- the loss ----------------------------------------------------------------------------------------------------------
+
+
+def first_batch(system: HLLM, data: Dataset) -> SequenceBatch:
+    return next(iter(system.lesson(data, Run()).batches.epoch(0)))
+
+
+def test_distinct_items_give_the_loss_and_gradients_of_every_occurrence() -> None:
+    """Each occurrence of an item, as event, target or negative, read on its own and with its own gradient."""
+    data = rainbow(6)
+    system = fitted(data=data, steps=3)
+    network, batch = system.fitted(), first_batch(system, data)
+    network.train()
+    network.zero_grad()
+    system.loss(batch).backward()
+    packed = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    own = float(system.loss(batch).detach())
+
+    def alone(rows: Tensor) -> Tensor:
+        return torch.cat([system.items.vectors(network, row[None]) for row in rows])
+
+    network.zero_grad()
+    assert batch.targets is not None
+    pool, packing = torch.arange(N)[data.item_counts > 0], Packing(batch.lengths)
+    read, targets, others = alone(batch.items), alone(batch.targets), alone(pool)
+    states = system.user_model.packed_states(read, packing, attend_within(packing))
+    naive, _ = info_nce(states, targets, others, network.scale(), target_rows=batch.targets, pool_rows=pool)
+    naive.backward()
+    assert own == pytest.approx(float(naive.detach()), abs=1e-5)
+    assert {"tower.slot", "scale.log"} <= packed.keys()
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(packed[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_gradients_reach_the_item_model_from_what_is_read_predicted_and_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Through each of the three alone; ``learns`` says which half moves."""
+    data = rainbow(20)
+    system = fitted(data=data, steps=1)
+    network, batch = system.fitted(), first_batch(system, data)
+    for kept in range(3):
+
+        def cut(sizes: Any, parts: Any, kept: int = kept) -> Any:
+            whole = torch.tensor_split(sizes, np.cumsum(parts)[:-1].tolist())
+            return tuple(part if place == kept else part.detach() for place, part in enumerate(whole))
+
+        network.zero_grad()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "split", cut)
+            loss = system.loss(batch)
+        loss.backward()
+        assert network.tower.slot is not None
+        assert network.tower.slot.grad is not None
+        assert float(network.tower.slot.grad.abs().sum()) > 0, ("read", "predicted", "refused")[kept]
+    for learns, moving in (
+        ("both", {"tower", "user", "scale"}),
+        ("user", {"user", "scale"}),
+        ("item", {"tower", "scale"}),
+    ):
+        network = fitted({"learns": learns}, data=data, steps=1).fitted()
+        assert {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad} == moving
+
+
+def test_a_frozen_item_model_stays_as_it_was() -> None:
+    fits = [made({"learns": "user", "training.epochs": epochs}).fit(rainbow(20), Run()) for epochs in (1, 4)]
+    first, second = (system.items.held for system in fits)
+    assert first is not None
+    assert second is not None
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+
+
+def test_a_collapse_is_an_error_and_no_success() -> None:
+    with pytest.raises(TrainingError, match=r"item vectors have collapsed: 100% .* give items texts that differ"):
+        fitted({"alarm_steps": 4}, data=rainbow(20, same=True), steps=30)
+    system = fitted({"alarm_steps": 100}, data=rainbow(20, same=True), steps=3)
+    assert system.facts["note"] == "item vectors had collapsed when training ended"
+
+
+# -- what it learns ----------------------------------------------------------------------------------------------------
+
+
+def test_learns_what_texts_say_also_of_items_that_nobody_met(painter: HLLM, cold: Dataset) -> None:
+    """Ten of 144 by chance are 7 %, of the 36 that nobody met 28 %; popularity knows no more than chance, and a model
+    of item numbers knows nothing of the latter."""
+    unmet = np.flatnonzero(cold.item_counts == 0)
+    assert len(unmet) == 2 * len(COLOURS)
+    met = np.setdiff1d(np.arange(N), unmet)
+    popular = build("popularity").fit(cold, Run())
+    assert recall(painter, cold, 10, met) >= 3 * recall(popular, cold, 10, met)
+    assert recall(painter, cold, 3, unmet) >= 3 * 3 / len(unmet)
+    numbers = build("sasrec", {"length": 8}, preset="tiny").fit(cold, Run(max_steps=60))
+    assert recall(numbers, cold, 3, unmet) < 2 * 3 / len(unmet)
+
+
+def test_an_item_given_by_its_text_alone_is_answered_at_once(
+    painter: HLLM, cold: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Added without training: the right readers find it, the saved system knows it, and retired it is gone."""
+    painter.save(tmp_path / "before")
+    system = store.load(tmp_path / "before")
+    new = pl.DataFrame({"item": ["new"], "title": ["teal vase 5"]})
+    grown = replace(cold, items=pl.concat([cold.items, new], how="diagonal"))
+    before = {name: tensor.clone() for name, tensor in system.fitted().state_dict().items()}
+    encoded: list[int] = []
+    encode = ItemTower.encode
+
+    def watched(self: ItemTower, reader: Any, tokens: Any, rows: Tensor) -> Tensor:
+        encoded.extend(rows.tolist())
+        return encode(self, reader, tokens, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ItemTower, "encode", watched)
+        system.add_items(grown)
+    assert encoded == [N], "one text is read, no other"
+    assert all(torch.equal(before[name], tensor) for name, tensor in system.fitted().state_dict().items())
+    navy, teal = (COLOURS.index(colour) for colour in ("navy", "teal"))
+    histories = Requests.of([[EACH * navy], [EACH * teal], []])
+    scores = np.concatenate(list(system.score_blocks(histories)))
+    assert (scores[0, N] > scores[0, :N]).mean() > 0.9, "who met navy last"
+    assert (scores[1, N] > scores[1, :N]).mean() < 0.9, "who met teal last waits for ochre"
+    assert np.argmin(scores[2]) == N or scores[2, N] == scores[2].min(), "a newcomer is shown what people meet"
+    system.save(tmp_path / "after")
+    again = store.load(tmp_path / "after")
+    np.testing.assert_array_equal(np.concatenate(list(again.score_blocks(histories))), scores)
+    again.retire_items(np.array([N]))
+    assert not (again.recommend(histories, 20).item_rows == N).any()
+    again.retire_items(np.array([N]), back=True)
+    assert (again.recommend(histories, 20).item_rows[0] == N).any()
+
+
+def test_cached_vectors_answer_as_fresh_ones_and_a_changed_text_is_one_row(painter: HLLM, cold: Dataset) -> None:
+    requests = Requests.for_users(cold, np.arange(30))
+    held = painter.items.held
+    assert held is not None
+    try:
+        kept = painter.recommend(requests, 10)
+        painter.items.held = None
+        painter.add_items(cold)
+        fresh = painter.recommend(requests, 10)
+        np.testing.assert_array_equal(kept.item_rows, fresh.item_rows)
+        other = pl.when(pl.col("item") == "i005").then(pl.lit("?")).otherwise("title")
+        renamed = cold.items.with_columns(other.alias("title"))
+        before = painter.items.held
+        painter.add_items(replace(cold, items=renamed))
+        changed = (painter.items.held.vectors != before.vectors).any(1)  # type: ignore[union-attr]
+        assert np.flatnonzero(changed).tolist() == [5]
+    finally:
+        painter.items.held = held
+
+
+def test_vectors_of_other_weights_prefix_or_length_are_never_read(painter: HLLM, tmp_path: Path) -> None:
+    version = painter.version
+    with torch.no_grad():
+        painter.fitted().tower.slot[0] += 1  # type: ignore[index]
+    try:
+        assert painter.version != version
+        painter.save(tmp_path / "mixed")
+    finally:
+        with torch.no_grad():
+            painter.fitted().tower.slot[0] -= 1  # type: ignore[index]
+    with pytest.raises(StoreError, match="made by other weights"):
+        store.load(tmp_path / "mixed")
+    other = made({"prefix": "a thing: ", "max_tokens": 20}).fit(rainbow(10), Run(max_steps=1))
+    same = made().fit(rainbow(10), Run(max_steps=1))
+    assert other.version != same.version
+    assert (other.items.held.keys != same.items.held.keys).all()  # type: ignore[union-attr]
+
+
+# -- side features -----------------------------------------------------------------------------------------------------
+
+
+def test_the_time_of_day_decides_what_comes_next_and_only_timestamps_tell() -> None:
+    """After a morning comes one half of the colours, after an evening the other."""
+    rng = np.random.default_rng(0)
+    evening = rng.random((200, 8)) < 0.5
+    items = rng.integers(0, N // 2, evening.shape)
+    items[:, 1:] += np.where(evening[:, :-1], N // 2, 0)
+    times = (np.arange(8) * 24 + np.where(evening, 20, 8)) * HOUR
+    data = log_of(items, times)
+    late = evening[:, -1]
+    requests = replace(Requests.for_users(data, np.arange(200)), times=times[:, -1] + HOUR)
+    found = {}
+    for parts in (0, 4):
+        system = fitted({"time_parts": parts, "time_width": 16}, data=data, steps=60)
+        best = system.recommend(requests, 10).item_rows
+        found[parts] = float(((best >= N // 2) == late[:, None]).mean())
+    assert found[4] > 0.9
+    assert found[0] < 0.65
+
+
+def test_times_that_nobody_knows_are_refused() -> None:
+    data = replace(rainbow(5), clock="day")
+    with pytest.raises(ConfigError, match=r"'rainbow' knows 3 of year, .* time_parts cannot be 4"):
+        fitted({"time_parts": 4}, data=data, steps=1)
+    fitted({"time_parts": 3, "time_width": 8}, data=data, steps=1)
+
+
+def test_item_numbers_are_read_and_never_predicted() -> None:
+    """Two items of one text: their vectors and scores stay alike, what follows after them differs."""
+    rng = np.random.default_rng(0)
+    twins = rng.integers(0, 2, 120)
+    items = np.stack([twins, np.where(twins == 0, 20, 90), np.where(twins == 0, 40, 130)], 1)
+    data = log_of(items)
+    titles = data.items["title"].to_list()
+    titles[1] = titles[0]
+    data = replace(data, items=data.items.with_columns(pl.Series("title", titles)))
+    scores = {}
+    for ids in (False, True):
+        system = fitted({"item_ids": ids}, data=data, steps=150)
+        scores[ids] = np.concatenate(list(system.score_blocks(Requests.of([[0], [1]]))))
+        np.testing.assert_array_equal(scores[ids][:, 0], scores[ids][:, 1])
+    np.testing.assert_array_equal(scores[False][0], scores[False][1])
+    assert scores[True][0].argmax() == 20
+    assert scores[True][1].argmax() == 90
+
+
+# -- the cached lesson, fusion, checkpoints ----------------------------------------------------------------------------
+
+
+def test_a_second_lesson_on_cached_vectors_moves_the_user_model_alone() -> None:
+    data = rainbow(30)
+    once = made({"training.epochs": 2}).fit(data, Run())
+    twice = made({"training.epochs": 2, "cached_epochs": 3, "cached_length": 20}).fit(data, Run())
+    np.testing.assert_array_equal(once.items.held.vectors, twice.items.held.vectors)  # type: ignore[union-attr]
+    assert twice.reads == 20
+    assert twice.facts["training after that"][0]["epochs"] == 3
+    moved = {
+        name.split(".")[0]
+        for (name, a), b in zip(once.fitted().named_parameters(), twice.fitted().parameters(), strict=True)
+        if not torch.equal(a, b)
+    }
+    assert moved == {"user"}
+    assert all(p.requires_grad for p in twice.fitted().tower.parameters())
+
+
+@pytest.fixture(scope="module", params=["early", "late"])
+def judge_of_pairs(request: pytest.FixtureRequest) -> HLLM:
+    return fitted({"objective": request.param, "contrast": 20, "head_width": 32}, steps=200, data=rainbow(600))
+
+
+def test_heads_learn_and_batches_of_targets_are_single_targets(judge_of_pairs: HLLM) -> None:
+    """All items at once are each item alone; fusion finds the next colour."""
+    data = rainbow()
+    assert recall(judge_of_pairs, data, 10) >= 3 * 10 / N
+    head, items = judge_of_pairs.fitted().head, judge_of_pairs.tables.read
+    assert head is not None
+    packing = Packing(torch.tensor([4, 2, 1]))
+    read = items[:7]
+    with torch.no_grad():
+        whole = head.all_logits(judge_of_pairs.user_model, read, packing, items)
+        alone = torch.cat(
+            [head(judge_of_pairs.user_model, read, packing, item.expand(3, 1, -1))[1] for item in items[:30]], 1
+        )
+    torch.testing.assert_close(whole[:, :30], alone, atol=1e-4, rtol=0)
+
+
+def test_early_fusion_reads_the_target_and_late_fusion_does_not(
+    judge_of_pairs: HLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, decoder = judge_of_pairs.tables.read, judge_of_pairs.user_model
+    packing = Packing(torch.tensor([4, 2, 1]))
+    head = judge_of_pairs.fitted().head
+    assert head is not None
+    with torch.no_grad():
+        states = {}
+        for target in (5, 100):
+            asked = items[target].expand(3, 1, -1)
+            states[target] = head(decoder, items[:7], packing, asked)
+        assert torch.equal(states[5][0], states[100][0]), "no target is seen from the history"
+        assert not torch.allclose(states[5][1], states[100][1])
+        if judge_of_pairs.config.objective == "late":
+            first, second = (head.users(decoder, items[:7], packing)[1] for _ in range(2))  # type: ignore[operator]
+            assert torch.equal(first, second)
+            return
+        fast = head(decoder, items[:7], packing, items[3:9].expand(3, -1, -1))
+        monkeypatch.setattr(type(decoder), "packs", False)
+        slow = head(decoder, items[:7], packing, items[3:9].expand(3, -1, -1))
+    for a, b in zip(fast, slow, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+def test_the_published_setting_names_two_models_of_their_own() -> None:
+    config = paper()
+    assert config.item_model == Part(name="hub", settings=config.item_model.settings)
+    system = build("hllm", preset="paper")
+    assert isinstance(system, HLLM)
+    assert system.item_model is not system.user_model
+    with pytest.raises(ConfigError, match="neither a folder nor a model that was fetched before"):
+        system.fit(rainbow(5), Run())
+
+
+def test_published_weights_are_read_from_one_file_of_their_layout(tmp_path: Path) -> None:
+    """Vectors and scores are those of the library's own models with the same weights, called text by text."""
+    from safetensors.torch import save_file
+
+    data = log_of(np.array([[0, 9, 30], [5, 6, 7]]), n=40)
+    titles = ["red sea", "a white moon", "old books about wolves", "sand"] * 10
+    data = replace(data, items=data.items.with_columns(pl.Series("title", titles)))
+    first, second = (causal(tmp_path / name) for name in ("item", "user"))
+    with torch.no_grad():
+        for number, parameter in enumerate([*first.parameters(), *second.parameters()]):
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    slot = torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(9))
+    weights = {f"item_llm.{name}": tensor for name, tensor in first.state_dict().items()}
+    weights |= {f"user_llm.{name}": tensor for name, tensor in second.state_dict().items()}
+    weights |= {"item_emb_tokens": slot, "logit_scale": torch.tensor(3.2)}
+    path = tmp_path / "hllm.safetensors"
+    save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, path)
+    parts = {
+        name: {"name": "hub", "settings": {"model": str(tmp_path / name[:4])}} for name in ("item_model", "user_model")
+    }
+    system = build("hllm", {**parts, "max_tokens": 10})
+    assert isinstance(system, HLLM)
+    system.take_released(path, data)
+    vectors = []
+    with torch.no_grad():
+        for title in titles[:4]:
+            ids = torch.from_numpy(system.item_model.framed([title], 10).row(0))
+            read = torch.cat([first.get_input_embeddings()(ids)[None], slot], 1)
+            vectors.append(first.model(inputs_embeds=read).last_hidden_state[0, -1])
+        history = torch.stack([vectors[item % 4] for item in (0, 9, 30)])
+        state = second.model(inputs_embeds=history[None]).last_hidden_state[0, -1]
+    np.testing.assert_allclose(system.items.held.vectors[:4], torch.stack(vectors).numpy(), atol=1e-5)  # type: ignore[union-attr]
+    scores = np.concatenate(list(system.score_blocks(Requests.of([[0, 9, 30]]))))[0, :4]
+    expected = torch.nn.functional.cosine_similarity(state, torch.stack(vectors), dim=-1)
+    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-5)
+    assert float(system.fitted().scale().detach()) == pytest.approx(np.exp(3.2), rel=1e-5)
+    system.save(tmp_path / "saved")
+    again = np.concatenate(list(store.load(tmp_path / "saved").score_blocks(Requests.of([[0, 9, 30]]))))
+    np.testing.assert_array_equal(again[0, :4], scores)
+    save_file({"item_llm.x": slot}, path)
+    with pytest.raises(StoreError, match="holds no 'user_llm' and is no released HLLM"):
+        system.take_released(path, data)
+    save_file(
+        {**{n: t.contiguous().clone() for n, t in weights.items()}, "user_llm.model.norm.weight": slot[0, 0, :9]}, path
+    )
+    with pytest.raises(StoreError, match=r"the weights 'user_llm\.norm\.weight' do not fit"):
+        system.take_released(path, data)
+    with pytest.raises(StoreError, match="read as .safetensors only"):
+        system.take_released(tmp_path / "pytorch_model.bin", data)
