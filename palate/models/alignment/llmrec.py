@@ -209,7 +209,7 @@ class Network(GraphNetwork):
         fused = [
             own + config.text_scale * F.normalize(flowed[:, :d], dim=-1)
             + config.profile_scale * F.normalize(from_traits, dim=-1)
-            + config.attribute_scale * F.normalize(flowed[:, d:].reshape(len(own), -1, d), dim=-1).sum(1)
+            + config.attribute_scale * F.normalize(flowed[:, d:].reshape(len(own), len(attributes), d), dim=-1).sum(1)
             for own, flowed, from_traits in (
                 (users, at_users, traits_at_users), (items, at_items, traits_at_items)
             )
@@ -293,7 +293,9 @@ class Network(GraphNetwork):
         )
         if not len(features.attributes):
             return of_users
-        blocks = encoded.attributes[1][items].reshape(len(items), -1, d).transpose(0, 1)  # [K, m, D]
+        blocks = (
+            encoded.attributes[1][items].reshape(len(items), len(features.attributes), d).transpose(0, 1)
+        )  # [K, m, D]
         known = features.attributes_known[:, items]
         return of_users + self.hidden_attributes.loss(blocks, features.attributes[:, items], known, power)
 
