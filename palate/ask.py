@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from palate.core.errors import UnknownIdError, nearest
+from palate.core.errors import MisuseError, UnknownIdError, nearest
 from palate.core.protocols import Recommender
 from palate.core.ragged import Ragged
 from palate.core.rankings import Ranking
@@ -38,6 +38,8 @@ class Asker:
     """A run's first seed, ready to answer. ``item_ids`` and ``titles`` are those of the run's catalogue."""
 
     def __init__(self, run: FittedRun) -> None:
+        if run.row.ability != "Recommender":
+            raise MisuseError(f"{run.name} is a {run.plan.system}, which predicts ratings and recommends nothing")
         self.run = run
         self.system: Recommender = run.system(run.plan.seeds[0], verify=False)
         self.item_ids: list[str] = run.items["item"].to_list()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from palate.systems import build, check_parts, pretrained, system
 if TYPE_CHECKING:
     from palate.core.dataset import Dataset
     from palate.core.report import Report
-    from palate.evaluation.protocols import Protocol
+    from palate.evaluation.protocols import AnyProtocol, Rating
 
 METRIC = "ndcg@10"
 """What early stopping and tuning look at, on validation."""
@@ -101,16 +101,12 @@ def fit(
     split   saves reading the data again when the caller has it
     With ``run.resume`` finished seeds are kept and a half-finished one goes on where it stood.
     """
-    from palate.evaluation.judging import judge
-    from palate.evaluation.protocols import FullRanking
-
     if tune and start is not None:
         raise MisuseError("--tune and --from: a continued run keeps its settings; drop one")
     split = split or make_split(plan, start=start)
     if start is not None:
         refuse_taught(split, start.taught, str(start.folder))
-    users = None if issubclass(system(plan.system).kind, ScoresAll) else SEARCHED_USERS
-    on_validation = judge(split.valid, FullRanking(), METRIC, users=users) if len(split.valid) else None
+    on_validation = judge_of(plan, split)
     facts: dict[str, Any] = {
         "name": out.name,
         "data": {"name": split.dataset.name, "fingerprint": split.dataset.fingerprint,
@@ -132,6 +128,21 @@ def fit(
     facts["cost"] = Cost.over_seeds(costs)
     fitted.write()
     return fitted
+
+
+def judge_of(plan: Plan, split: Split) -> Judge | None:
+    """Who looks at a system of this plan on validation; None where there is nothing to look at."""
+    from palate.evaluation.judging import judge
+    from palate.evaluation.protocols import FullRanking
+    from palate.evaluation.ratings import rating_judge
+
+    if system(plan.system).ability == "RatingPredictor":
+        from palate.data.ratings import rating_cases
+
+        cases = rating_cases(split, "valid")
+        return rating_judge(cases) if len(cases) else None  # type: ignore[return-value]
+    users = None if issubclass(system(plan.system).kind, ScoresAll) else SEARCHED_USERS
+    return judge(split.valid, FullRanking(), METRIC, users=users) if len(split.valid) else None
 
 
 def _fit_seed(
@@ -166,7 +177,7 @@ def _unfitted(plan: Plan, seed: int, start: FittedRun | None) -> Recommender:
 
 
 def evaluate(
-    fitted: FittedRun, protocol: Protocol | None = None, *, unverified: bool = False, split: Split | None = None
+    fitted: FittedRun, protocol: AnyProtocol | None = None, *, unverified: bool = False, split: Split | None = None
 ) -> Report:
     """Ask every seed of a run the test cases once; the report also lies in the run's ``reports`` folder.
 
@@ -175,12 +186,16 @@ def evaluate(
     every figure carries that mark.
     """
     from palate.evaluation.judging import judge_cases
-    from palate.evaluation.protocols import FullRanking
+    from palate.evaluation.protocols import Rating
     from palate.evaluation.reports import make_report, write_report
 
-    protocol = protocol or FullRanking()
+    protocol = asked_by(fitted, protocol)
     split, seeds = split or fitted.split, fitted.plan.seeds
     marks = {mark for seed in seeds if (mark := fitted.verify(seed, split.train, unverified=unverified))}
+    if isinstance(protocol, Rating):
+        report = _rating_report(fitted, protocol, split, sorted(marks))
+        write_report(report, fitted.report_folder(protocol))
+        return report
     tables = (
         judge_cases(fitted.system(seed, verify=False), split.test, protocol, train=split.train, seed=seed)
         for seed in seeds
@@ -194,12 +209,45 @@ def evaluate(
     return report
 
 
-def report_of(fitted: FittedRun, protocol: Protocol | None = None) -> Report:
+def asked_by(fitted: FittedRun, protocol: AnyProtocol | None) -> AnyProtocol:
+    """The protocol, by default the first that fits what the run's system can. Raises ``MisuseError`` for another."""
+    from palate.evaluation.protocols import FullRanking, Rating
+
+    rates = fitted.row.ability == "RatingPredictor"
+    if protocol is None:
+        return Rating() if rates else FullRanking()
+    if isinstance(protocol, Rating) != rates:
+        can, how = ("predicts ratings", "--protocol rating") if rates else ("recommends", "--protocol full-ranking")
+        raise MisuseError(f"{fitted.name} is a {fitted.plan.system}, which {can}: ask it with {how}")
+    return protocol
+
+
+def _rating_report(fitted: FittedRun, protocol: Rating, split: Split, marks: Sequence[str]) -> Report:
+    from palate.data.ratings import hash_of, rating_cases, statistics
+    from palate.evaluation.ratings import judge_ratings, make_rating_report
+
+    cases = rating_cases(split)
+    asked = protocol.ask(cases)
+    tables = [
+        judge_ratings(fitted.system(seed, verify=False), cases, protocol, train=split.train, seed=seed)  # type: ignore[arg-type]
+        for seed in fitted.plan.seeds
+    ]
+    prompt = fitted.said("prompt")
+    notes = [f"asked ratings {hash_of(asked)}: {statistics(split, asked)}"]
+    notes += [f"{fitted.name}: prompt {prompt}, {fitted.said('backbone') or fitted.said('model')}"] if prompt else []
+    return make_rating_report(
+        tables, split, protocol, name=fitted.name, system=fitted.plan.system,
+        pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,
+        notes=notes,
+    )  # fmt: skip
+
+
+def report_of(fitted: FittedRun, protocol: AnyProtocol | None = None) -> Report:
     """The report that ``evaluate`` wrote earlier under this protocol, else a fresh one."""
-    from palate.evaluation.protocols import FullRanking
     from palate.evaluation.reports import read_report
 
-    folder = fitted.report_folder(protocol or FullRanking())
+    protocol = asked_by(fitted, protocol)
+    folder = fitted.report_folder(protocol)
     if not (folder / "report.json").exists():
         return evaluate(fitted, protocol)
     return replace(read_report(folder), name=fitted.name)

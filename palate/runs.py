@@ -161,6 +161,10 @@ class FittedRun:
             self.verify(seed)
         return store.load(self.system_folder(seed))
 
+    def said(self, fact: str) -> str:
+        """What the system of the first seed remembers under this name; "" where it does not."""
+        return str(store.open_folder(self.system_folder(self.plan.seeds[0])).facts.get(fact) or "")
+
     def begin(self, asked: Mapping[str, Any], *, resume: bool) -> None:
         """Write ``plan.json``, or raise ``ConfigError`` when the folder holds something that would be lost.
 

@@ -37,6 +37,8 @@ class System:
     """What its default settings bring along; a run's own settings may bring more or less (``pretrained``)."""
     packages: tuple[str, ...] = ()
     """Modules of optional libraries without which it does not work."""
+    ability: Literal["Recommender", "RatingPredictor"] = "Recommender"
+    """The protocol of ``core.protocols`` that it answers by."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -143,6 +145,11 @@ TABLE: tuple[System, ...] = (
         presets=("tiny", "generative", "paper", "paper_generative"),
     ),
     System(
+        "llmrec", "palate.models.alignment.llmrec:LLMRec", "LLMRec", "alignment",
+        "Wei et al. 2024, arXiv 2311.00423", ("graph", "augmentation", "side information", "gradient"), ("item text",),
+        presets=("tiny", "paper"),
+    ),
+    System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
@@ -153,6 +160,38 @@ TABLE: tuple[System, ...] = (
         ("item text",), presets=("tiny", "minilm", "paper"), pretrained="encoder",
         packages=("transformers", "tokenizers"),
     ),
+    System(
+        "rating-average", "palate.models.rating.average:RatingAverage", "Average rating", "rating",
+        "heuristics of Kang et al. 2023, arXiv 2305.06474", ("heuristic",), ("ratings",),
+        presets=("everybody", "user"), ability="RatingPredictor",
+    ),
+    System(
+        "rating-mf", "palate.models.rating.mf:RatingMF", "MF of ratings", "rating",
+        "Koren, Bell & Volinsky 2009", ("matrix factorisation", "gradient"), ("ratings",),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-mlp", "palate.models.rating.mlp:RatingMLP", "MLP of ratings", "rating",
+        "He et al. 2017, arXiv 1708.05031", ("neural", "gradient"), ("ratings",),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-transformer", "palate.models.rating.transformer_mlp:TransformerMLP", "Transformer-MLP", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("attention", "text", "gradient"), ("ratings", "item text"),
+        presets=("tiny",), ability="RatingPredictor",
+    ),
+    System(
+        "rating-lm", "palate.models.rating.rating_lm:RatingLM", "Tuned language model", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "gradient"), ("ratings", "item text"),
+        presets=("tiny", "classification", "paper"), packages=("transformers", "tokenizers"),
+        ability="RatingPredictor",
+    ),
+    System(
+        "rating-prompted", "palate.models.rating.prompted:RatingPrompted", "Prompted language model", "rating",
+        "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "zero-shot", "few-shot"),
+        ("ratings", "item text"), presets=("tiny", "few_shot", "chain_of_thought"),
+        packages=("transformers", "tokenizers"), ability="RatingPredictor",
+    ),
 )  # fmt: skip
 
 
@@ -162,6 +201,11 @@ def system(name: str) -> System:
         if row.name == name:
             return row
     raise ConfigError(f"there is no system '{name}'{nearest(name, (row.name for row in TABLE))}")
+
+
+def able(ability: Literal["Recommender", "RatingPredictor"]) -> tuple[System, ...]:
+    """The rows whose systems answer by this protocol."""
+    return tuple(row for row in TABLE if row.ability == ability)
 
 
 def default_settings(kind: type) -> Config:
@@ -182,6 +226,14 @@ TOKENIZERS = {
     "product": "palate.tokenizers.product:Product",
 }
 
+GRAPHS = {
+    "lightgcn": "palate.models.graph.lightgcn:LightGCN",
+    "gccf": "palate.models.graph.gccf:GCCF",
+    "sgl": "palate.models.graph.sgl:SGL",
+    "simgcl": "palate.models.graph.simgcl:SimGCL",
+    "autocf": "palate.models.graph.autocf:AutoCF",
+}
+
 COMPONENTS: dict[str, dict[str, str]] = {
     "tokenizer": TOKENIZERS,
     "first": TOKENIZERS,
@@ -193,15 +245,17 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.endpoint:Endpoint",
         "tf-idf": "palate.backbones.tf_idf:TfIdf",
     },
-    "graph": {
-        "lightgcn": "palate.models.graph.lightgcn:LightGCN",
-        "gccf": "palate.models.graph.gccf:GCCF",
-        "sgl": "palate.models.graph.sgl:SGL",
-        "simgcl": "palate.models.graph.simgcl:SimGCL",
-        "autocf": "palate.models.graph.autocf:AutoCF",
+    "chat": {
+        "endpoint": "palate.backbones.chat_endpoint:ChatEndpoint",
+        "hub": "palate.backbones.hub_chat:HubChat",
+        "scripted": "palate.backbones.scripted:Scripted",
+        "replay": "palate.backbones.scripted:Replay",
     },
+    "graph": GRAPHS,
+    "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
+        "chat": "palate.annotation.chat:ChatAnnotator",
     },
     "item_model": {
         "nano": "palate.backbones.nano:Nano",

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 def compare(
     *runs: Path,
-    protocol: str = "full-ranking",
+    protocol: str | None = None,
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     json: Path | None = None,
     plot: Path | None = None,
@@ -24,7 +24,7 @@ def compare(
     runs
         Two or more run folders.
     protocol
-        full-ranking or candidates.
+        full-ranking, candidates or rating; by default the first that fits the systems.
     settings
         One setting of the protocol as key=value.
     json

@@ -11,12 +11,12 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from palate.core.report import Report
     from palate.evaluation.comparison import Comparisons
-    from palate.evaluation.protocols import Protocol
+    from palate.evaluation.protocols import AnyProtocol
 
 
 def evaluate(
     *runs: Path,
-    protocol: str = "full-ranking",
+    protocol: str | None = None,
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     unverified: bool = False,
     json: Path | None = None,
@@ -28,7 +28,8 @@ def evaluate(
     runs
         Run folders that palate fit wrote.
     protocol
-        full-ranking (the target among all items), or candidates (among drawn ones, for papers that measure so).
+        full-ranking (the target among all items), candidates (among drawn ones, for papers that measure so), or
+        rating (predicted against given ratings); by default the first that fits the system.
     settings
         One setting of the protocol as key=value, such as history=train, mask_history=false, n=100.
     unverified
@@ -46,13 +47,17 @@ def evaluate(
     show([experiment.evaluate(FittedRun.open(run), chosen, unverified=unverified) for run in runs], json=json)
 
 
-def protocol_named(name: str, settings: Sequence[str]) -> Protocol:
-    """The protocol of that name with some settings changed."""
+def protocol_named(name: str | None, settings: Sequence[str]) -> AnyProtocol | None:
+    """The protocol of that name with some settings changed; None where none is named and nothing is set."""
     from palate.core.config import configure, parse_settings
     from palate.core.errors import ConfigError, nearest
-    from palate.evaluation.protocols import Candidates, FullRanking
+    from palate.evaluation.protocols import Candidates, FullRanking, Rating
 
-    kinds: dict[str, Any] = {"full-ranking": FullRanking, "candidates": Candidates}
+    if name is None:
+        if not settings:
+            return None
+        name = "full-ranking"
+    kinds: dict[str, Any] = {"full-ranking": FullRanking, "candidates": Candidates, "rating": Rating}
     if name not in kinds:
         raise ConfigError(f"there is no protocol '{name}'{nearest(name, kinds)}")
     return configure(kinds[name], parse_settings(settings), where=name)

@@ -22,6 +22,8 @@ for command, where in {
     "evaluate": "palate.cli.evaluate:evaluate",
     "compare": "palate.cli.compare:compare",
     "recommend": "palate.cli.recommend:recommend",
+    "curve": "palate.cli.curve:curve",
+    "annotate": "palate.cli.annotate:annotate",
     "bench": "palate.cli.bench:app",
 }.items():
     app.command(where, name=command)

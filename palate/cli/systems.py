@@ -31,12 +31,11 @@ def systems(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] =
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, max_width=40)
     table.add_column()
     for family in dict.fromkeys(row.family for row in TABLE):
         table.add_row(f"[bold]{family}[/]")
         for row in (row for row in TABLE if row.family == family):
-            table.add_row(f"  [cyan]{row.name}[/]", row.paper, describe(row))
+            table.add_row(f"  [cyan]{row.name}[/]", f"{row.paper}\n[dim]{describe(row)}[/]")
     console = Console()
     console.print(f"{len(TABLE)} systems. Each needs events; what else it needs is said beside it.\n", highlight=False)
     console.print(table, highlight=False)

@@ -11,6 +11,8 @@ PalateError
 ├── TrainingError       the numbers of a training run went wrong
 ├── DownloadError       a file could not be fetched whole
 ├── EndpointError       a model's server did not answer, or answered nonsense
+├── FormError           a chat model takes no tools, or no schema of its answer
+├── BudgetError         the next call of a model could cost more than is left
 └── MissingExtraError   an optional package is needed for this
 """
 
@@ -19,6 +21,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from palate.core.chat import Usage
 
 
 class PalateError(Exception):
@@ -81,7 +87,26 @@ class DownloadError(PalateError):
 
 
 class EndpointError(PalateError):
-    """A model's server could not be reached, refused, or went on giving wrong answers."""
+    """A model's server could not be reached, refused, or went on giving wrong answers.
+
+    ``lost`` is what its attempts may have cost at most, None where nobody counted.
+    """
+
+    def __init__(self, message: str, lost: Usage | None = None) -> None:
+        super().__init__(message)
+        self.lost = lost
+
+
+class FormError(PalateError):
+    """A chat model takes no tools, or no schema of its answer; ask it in another form. ``lost`` as above."""
+
+    def __init__(self, message: str, lost: Usage | None = None) -> None:
+        super().__init__(message)
+        self.lost = lost
+
+
+class BudgetError(PalateError):
+    """The next call could cost more than what is left of a budget; what was written so far is kept."""
 
 
 class MissingExtraError(PalateError):

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
         UserProfile,
         UserTraits,
     )
+    from palate.core.chat import ChatReply, ChatRequest, Usage
     from palate.core.codes import Codes
     from palate.core.config import Config
     from palate.core.dataset import Dataset
+    from palate.core.ratings import Predictions, RatingRequests
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -54,6 +56,33 @@ class Recommender(Protocol):
 
     def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
         """``[sum of C]`` a score for each candidate of each request, flat, row after row."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The system that was saved there."""
+
+
+RatingJudge = Callable[["RatingPredictor"], float]
+"""As ``Judge``, for systems that predict ratings; higher is better here too."""
+
+
+@runtime_checkable
+class RatingPredictor(Protocol):
+    """Learns from a dataset with ratings, says what a user would give to an item."""
+
+    @property
+    def config(self) -> Config:
+        """What the system is; never how a run goes."""
+
+    def fit(self, train: Dataset, run: Run, judge: RatingJudge | None = None) -> Self:
+        """Learn from ``train`` alone. A second ``fit`` forgets the first."""
+
+    def predict(self, requests: RatingRequests) -> Predictions:
+        """A finite number of stars for each question, inside the range that was learnt; an unknown user, an empty
+        history and an item added after training are answered too."""
 
     def save(self, folder: Path) -> None:
         """Write everything that ``load`` needs into ``folder``."""
@@ -212,6 +241,9 @@ class LanguageModel(Protocol):
     def spell(self, tokens: Ragged) -> list[str]:
         """The text of each row of token ids."""
 
+    def padded(self, tokens: Ragged, side: Literal["left", "right"] = "right") -> tuple[Any, Any]:
+        """Ids ``[b, S]`` filled up on one side, and which of them are no padding ``[b, S]``, where the network is."""
+
     def add_tokens(self, words: Sequence[str]) -> IntArray:
         """``[n]`` the ids of these words, each one token from now on; those that are new get rows to learn."""
 
@@ -232,6 +264,34 @@ class LanguageModel(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The language model that was saved there."""
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """Messages, and tools it may call → a message. Several threads may ask at once."""
+
+    @property
+    def label(self) -> str:
+        """Its name: the author of what it writes."""
+
+    @property
+    def version(self) -> str:
+        """What its answers follow from beside the request: model, address or weights."""
+
+    @property
+    def pretrained(self) -> Literal["no", "LM"]:
+        """What every table shows of it."""
+
+    @property
+    def forms(self) -> frozenset[Literal["tools", "schema"]]:
+        """What it takes beside plain text: tools to call, a JSON schema of the answer. A request with anything else
+        raises ``FormError``."""
+
+    def reply(self, request: ChatRequest) -> ChatReply:
+        """The answer. Raises ``EndpointError`` in one sentence when there is none."""
+
+    def largest(self, request: ChatRequest) -> Usage:
+        """The most that ``reply`` can use, every attempt counted: what a budget sets aside before the call."""
 
 
 @runtime_checkable

@@ -37,6 +37,7 @@ class Report:
     beyond    figures that are not about the target: ``coverage@10``, ``novelty@10`` …
     cost      ``fit_seconds``, ``peak_mb``, ``parameters`` …
     marks     words every figure must carry: ``simulated``, ``unverified`` …
+    notes     lines that stand under every table: which questions were asked, how they spread, how prompts read
     """
 
     name: str
@@ -54,3 +55,4 @@ class Report:
     beyond: Mapping[str, Interval] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,18 @@ import polars as pl
 from palate.core.errors import ComparisonError, nearest
 from palate.core.ragged import IntArray
 from palate.core.report import Report
+from palate.evaluation.metrics import OF_RATINGS, shown
 from palate.evaluation.protocols import MAIN
-from palate.evaluation.uncertainty import RESAMPLES, interval, over_seeds, per_user, resampled_means, seed_weights
+from palate.evaluation.ratings import resampled_figures, seeds_of
+from palate.evaluation.uncertainty import (
+    RESAMPLES,
+    interval,
+    over_seeds,
+    per_user,
+    resampled_means,
+    run_number,
+    seed_weights,
+)
 from palate.evaluation.wording import sentence
 
 Values = npt.NDArray[np.float64]
@@ -53,7 +62,7 @@ class Comparison:
         """The run that is better, or None where neither is shown to be."""
         if self.p_holm >= ALPHA or not (self.low > 0 or self.high < 0):
             return None
-        return self.a if self.difference > 0 else self.b
+        return self.a if shown(self.metric).good(self.difference) > 0 else self.b
 
     def reversed(self) -> Comparison:
         """The same finding told from the other side."""
@@ -78,11 +87,11 @@ class Comparisons:
         raise ComparisonError(f"'{a}' and '{b}' were not compared on {metric}{nearest(a, known)}")
 
     def order(self, metric: str = MAIN) -> list[str]:
-        """The runs, highest value first."""
+        """The runs, best value first."""
         if metric not in self.values:
             raise ComparisonError(f"these runs were not compared on '{metric}'{nearest(metric, self.values)}")
         values = self.values[metric]
-        return sorted(values, key=lambda name: -values[name])
+        return sorted(values, key=lambda name: -shown(metric).good(values[name]))
 
     def tiers(self, metric: str = MAIN) -> list[list[str]]:
         """Groups, best first: the highest run that is left and all that are not shown worse than it.
@@ -126,11 +135,10 @@ def compare(
         metrics = [name for name in reports[0].metrics if all(name in report.metrics for report in reports)]
     for name in metrics:
         for report in reports:
-            if name not in report.cases.columns:
+            if name not in report.metrics and name not in report.cases.columns:
                 raise ComparisonError(f"run '{report.name}' was not judged on {name}{nearest(name, report.metrics)}")
-    tables = [_tables(report, metrics) for report in reports]
-    means = np.stack([table.mean(axis=0) for table in tables])  # [R, U, M]
-    resampled = _resampled(tables, names, resamples, seed)  # [R, resamples, M]
+    of_ratings = all(name in OF_RATINGS for name in metrics)
+    points, means, resampled = (_of_ratings if of_ratings else _of_cases)(reports, metrics, resamples, seed)
     pairs = list(combinations(range(len(reports)), 2))
     p = sign_flip_p(means, pairs, flips=max(flips, 100 * len(pairs)), seed=seed)  # [P, M]
     found = []
@@ -138,7 +146,8 @@ def compare(
         corrected = holm(p[:, column])
         for row, (a, b) in enumerate(pairs):
             gap = means[a, :, column] - means[b, :, column]
-            span = interval(float(gap.mean()), resampled[a, :, column] - resampled[b, :, column], len(gap))
+            difference = float(points[a, column] - points[b, column])
+            span = interval(difference, resampled[a, :, column] - resampled[b, :, column], len(gap))
             found.append(
                 Comparison(
                     names[a],
@@ -153,8 +162,7 @@ def compare(
                 )
             )
     values = {
-        name: {run: float(means[row, :, column].mean()) for row, run in enumerate(names)}
-        for column, name in enumerate(metrics)
+        name: {run: float(points[row, column]) for row, run in enumerate(names)} for column, name in enumerate(metrics)
     }
     return Comparisons(tuple(found), values)
 
@@ -200,11 +208,6 @@ def effect_size(differences: Values) -> float:
     return float(differences.mean()) / spread if spread > 0 else float("nan")
 
 
-def run_number(name: str) -> int:
-    """What separates the seed draws of runs: a number that follows from the name alone."""
-    return crc32(name.encode())
-
-
 def _checked(reports: Sequence[Report]) -> list[str]:
     if len(reports) < 2:
         raise ComparisonError("a comparison needs at least two runs")
@@ -245,6 +248,31 @@ def _tables(report: Report, metrics: Sequence[str]) -> Values:
     if len({table.shape for table in tables}) > 1:
         raise ComparisonError(f"the seeds of run '{report.name}' did not answer the same cases")
     return np.stack(tables)
+
+
+def _of_cases(
+    reports: Sequence[Report], metrics: Sequence[str], resamples: int, seed: int
+) -> tuple[Values, Values, Values]:
+    """Figures that are means over users: themselves ``[R, M]``, the values of each user ``[R, U, M]``, resampled
+    figures ``[R, resamples, M]``."""
+    tables = [_tables(report, metrics) for report in reports]
+    means = np.stack([table.mean(axis=0) for table in tables])
+    return means.mean(axis=1), means, _resampled(tables, [report.name for report in reports], resamples, seed)
+
+
+def _of_ratings(
+    reports: Sequence[Report], metrics: Sequence[str], resamples: int, seed: int
+) -> tuple[Values, Values, Values]:
+    """The same of figures of predicted ratings, which are no means over users: what each user adds to them stands in
+    the place of values."""
+    points, parts, resampled = [], [], []
+    for report in reports:
+        seeds = seeds_of(report.cases)
+        found = resampled_figures(seeds, metrics, resamples=resamples, run=run_number(report.name), seed=seed)
+        points.append(found[0])
+        resampled.append(found[1])
+        parts.append(np.mean([one.parts(metrics) for one in seeds], axis=0))
+    return np.stack(points), np.stack(parts), np.stack(resampled)
 
 
 def _resampled(tables: Sequence[Values], names: Sequence[str], resamples: int, seed: int) -> Values:

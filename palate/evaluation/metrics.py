@@ -122,6 +122,32 @@ class Metric:
         return np.where(asked, value, np.nan)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What tables and sentences need to know of a figure: how people write it, and whether less of it is better."""
+
+    pretty: str
+    less_is_better: bool = False
+
+    @property
+    def best(self) -> str:
+        """``highest`` or ``lowest``."""
+        return "lowest" if self.less_is_better else "highest"
+
+    def good(self, value: float) -> float:
+        """A number that is higher for a better value."""
+        return -value if self.less_is_better else value
+
+
+OF_RATINGS = {"rmse": Shown("RMSE", True), "mae": Shown("MAE", True), "auc": Shown("AUC")}
+"""Figures of predicted ratings: ``evaluation.ratings`` computes them."""
+
+
+def shown(name: str) -> Shown:
+    """How the metric of that name is shown."""
+    return OF_RATINGS[name] if name in OF_RATINGS else Shown(metric(name).pretty)
+
+
 @lru_cache(maxsize=256)
 def metric(name: str) -> Metric:
     """``"ndcg@10"`` → the metric. Raises ``ConfigError`` that names the nearest kind or the right form."""

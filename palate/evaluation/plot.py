@@ -17,7 +17,7 @@ from palate.core.errors import ConfigError
 from palate.core.report import Report
 from palate.core.store import write_bytes, write_text
 from palate.evaluation.comparison import Comparisons, compare
-from palate.evaluation.metrics import metric
+from palate.evaluation.metrics import shown
 from palate.evaluation.protocols import MAIN
 from palate.evaluation.tables import duration, headline
 
@@ -33,10 +33,20 @@ def draw_leaderboard(
     reports: Sequence[Report], path: str | Path, comparisons: Comparisons | None = None, *, main: str = MAIN
 ) -> None:
     """Write the picture to ``path``; the suffix, ``.svg`` or ``.png``, chooses the format."""
+    path = _drawable(path)
+    save_figure(leaderboard_figure(reports, comparisons, main=main), path)
+
+
+def _drawable(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"a plot is written as {' or '.join(SUFFIXES)}, not as '{path.suffix or path.name}'")
-    figure = leaderboard_figure(reports, comparisons, main=main)
+    return path
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a picture whole or not at all, as its suffix says."""
+    path = _drawable(path)
     if path.suffix.lower() == ".svg":
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
@@ -60,7 +70,7 @@ def leaderboard_figure(
         comparisons = compare(reports)
     main = main if main in reports[0].metrics else next(iter(reports[0].metrics))
     best = comparisons.best(main) if comparisons else [reports[0].name]
-    rows = sorted(reports, key=lambda report: report.metrics[main].value)
+    rows = sorted(reports, key=lambda report: shown(main).good(report.metrics[main].value))
     height = 1.85 + 0.42 * len(rows)
     figure = Figure(figsize=(6.4, height), facecolor="white")
     FigureCanvasAgg(figure)
@@ -96,7 +106,7 @@ def _quality(axes: Axes, rows: Sequence[Report], best: Sequence[str], main: str)
         label.set_color(BEST_COLOUR if report.name in best else INK)
         label.set_fontweight("bold" if report.name in best else "normal")
     axes.set_ylim(-0.6, len(rows) - 0.25)
-    axes.set_xlabel(metric(main).pretty, fontsize=11, color=INK)
+    axes.set_xlabel(shown(main).pretty, fontsize=11, color=INK)
     axes.margins(x=0.06)
     axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", color=PALE, linewidth=0.8)
@@ -125,7 +135,7 @@ def _words(figure: Figure, rows: Sequence[Report], best: Sequence[str], main: st
     top = rows[-1]
     others = [name for name in best if name != top.name]
     if len(rows) == 1:
-        title = f"{top.name}: {metric(main).pretty} with its 95 % interval"
+        title = f"{top.name}: {shown(main).pretty} with its 95 % interval"
     elif not others:
         title = f"{top.name} is better than the other {len(rows) - 1}" if len(rows) > 2 else f"{top.name} is better"
     elif len(best) == len(rows):
@@ -138,8 +148,8 @@ def _words(figure: Figure, rows: Sequence[Report], best: Sequence[str], main: st
     figure.text(0.02, 1 - 0.58 / height, f"{data} · {split} · {users} · lines: 95 % interval", fontsize=9.5,
                 color=SOFT, va="center")  # fmt: skip
     if len(rows) > 1:
-        figure.text(0.02, 0.17 / height, "filled: not shown to be worse than the highest · band: its interval",
-                    fontsize=9.5, color=SOFT, va="center")  # fmt: skip
+        legend = f"filled: not shown to be worse than the {shown(main).best} · band: its interval"
+        figure.text(0.02, 0.17 / height, legend, fontsize=9.5, color=SOFT, va="center")
 
 
 def _bare(axes: Axes) -> None:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError
+from palate.core.ratings import RatingCases
 from palate.core.requests import Requests
 from palate.core.split import Cases
 from palate.evaluation.candidates import draw
@@ -90,7 +91,33 @@ class Candidates(Config):
         return replace(asked, requests=replace(asked.requests, candidates=candidates))
 
 
+class Rating(Config):
+    """What each user would give to an item, against what was given: the questions of the split that have a rating.
+
+    ``sample`` asks so many of them, drawn once from ``seed``: every system that is compared answers the same ones.
+    """
+
+    kind: Literal["rating"] = "rating"
+    sample: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    positive: float = 4.0
+    """Of the area under the curve: a rating of at least so much counts as liked."""
+    metrics: tuple[Literal["rmse", "mae", "auc"], ...] = ("rmse", "mae", "auc")
+
+    def __str__(self) -> str:
+        some = "every rated question" if self.sample is None else f"{self.sample:,} rated questions (seed {self.seed})"
+        return f"ratings, {some}, liked from {self.positive:g} on"
+
+    def ask(self, cases: RatingCases) -> RatingCases:
+        """Those that are asked."""
+        if self.sample is None or self.sample >= len(cases):
+            return cases
+        drawn = np.random.default_rng(self.seed).choice(len(cases), size=self.sample, replace=False)
+        return cases[np.sort(drawn)]
+
+
 Protocol = FullRanking | Candidates
+AnyProtocol = FullRanking | Candidates | Rating
 
 
 def _reading(history: str, mask_history: bool) -> str:

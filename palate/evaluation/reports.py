@@ -23,10 +23,10 @@ from palate.core.split import Split
 from palate.core.store import write_bytes, write_json
 from palate.evaluation import slices
 from palate.evaluation.beyond import beyond
-from palate.evaluation.comparison import Comparisons, run_number
-from palate.evaluation.metrics import metric, metrics
+from palate.evaluation.comparison import Comparisons
+from palate.evaluation.metrics import OF_RATINGS, metric, metrics
 from palate.evaluation.protocols import Protocol
-from palate.evaluation.uncertainty import RESAMPLES, intervals, per_user
+from palate.evaluation.uncertainty import RESAMPLES, intervals, per_user, run_number
 
 FILE_SCHEMA = "palate.run-report/1"
 SCHEMA = "palate.report/1"
@@ -143,6 +143,7 @@ def read_report(folder: str | Path) -> Report:
                 "cases": cases,
                 "seeds": tuple(plain["seeds"]),
                 "marks": tuple(plain["marks"]),
+                "notes": tuple(plain.get("notes", ())),
                 "metrics": _spans(plain["metrics"]),
                 "beyond": _spans(plain["beyond"]),
                 "slices": {part: _spans(figures) for part, figures in plain["slices"].items()},
@@ -204,10 +205,11 @@ def _plain(figures: Mapping[str, Interval]) -> dict[str, dict[str, float | None]
 
 def _spans(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
     nan: Any = float("nan")
+    order = [*(name for name in OF_RATINGS if name in figures), *(name for name in figures if name not in OF_RATINGS)]
     known = {"value", "low", "high"}
     return {
         name: Interval(**{key: nan if value is None and key in known else value for key, value in span.items()})
-        for name, span in figures.items()
+        for name, span in ((name, figures[name]) for name in order)
     }
 
 

@@ -30,9 +30,16 @@ histories is in neither slice."""
 
 def flags(cases: Cases, train: Dataset) -> dict[str, npt.NDArray[np.bool_]]:
     """``[B]`` a flag a slice. Users and items that the train part does not know have a count of 0."""
+    return flags_of(cases.targets, cases.user_rows, train)
+
+
+def flags_of(
+    targets: npt.NDArray[np.integer], user_rows: npt.NDArray[np.integer], train: Dataset
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """``[B]`` a flag a slice of questions about these items and users."""
     short, long, head = thresholds(train)
-    counts = train.item_counts[cases.targets]
-    lengths = _lengths(cases.user_rows, train)
+    counts = train.item_counts[targets]
+    lengths = _lengths(user_rows, train)
     return {
         "cold-items": counts == 0,
         "warm-items": counts > 0,

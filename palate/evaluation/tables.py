@@ -10,7 +10,8 @@ import numpy as np
 from palate.core.errors import ConfigError
 from palate.core.report import Interval, Report
 from palate.evaluation.comparison import Comparisons, compare
-from palate.evaluation.metrics import metric
+from palate.evaluation.metrics import OF_RATINGS
+from palate.evaluation.metrics import shown as shown_as
 from palate.evaluation.protocols import MAIN
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ _SLICES_ABREAST = 4
 def leaderboard(
     reports: Sequence[Report], comparisons: Comparisons | None = None, *, main: str = MAIN
 ) -> RenderableType:
-    """A table of runs, highest ``main`` first, with what it was measured on above and what it shows below.
+    """A table of runs, best ``main`` first, with what it was measured on above and what it shows below.
 
-    ★ is the highest run, ≈ those not shown to be worse than it. Without ``comparisons`` they are made here.
+    ★ is the best run, ≈ those not shown to be worse than it. Without ``comparisons`` they are made here.
     """
     from rich.console import Group
     from rich.table import Table
@@ -38,30 +39,36 @@ def leaderboard(
         comparisons = compare(reports)
     main = main if main in reports[0].metrics else next(iter(reports[0].metrics))
     best = comparisons.best(main) if comparisons else [reports[0].name]
-    shown = list(dict.fromkeys(name for name in ("recall@10", main) if name in reports[0].metrics))
+    of_ratings = main in OF_RATINGS
+    wanted = tuple(reports[0].metrics) if of_ratings else ("recall@10", main)
+    shown = list(dict.fromkeys(name for name in wanted if name in reports[0].metrics))
     beyond = [name for name in reports[0].beyond if name.startswith("coverage@")]
+    if any(report.beyond["failures"].value for report in reports if "failures" in report.beyond):
+        beyond.append("failures")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("", width=1)
     table.add_column("system", overflow="fold", min_width=10)
     table.add_column("pretrained", no_wrap=True)
     for name in shown:
-        table.add_column(metric(name).pretty, no_wrap=True)
-    for heading in (*("coverage" for _ in beyond), "fit", "params"):
+        table.add_column(shown_as(name).pretty, no_wrap=True)
+    for heading in (*(name.partition("@")[0] for name in beyond), "fit", "params"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for report in sorted(reports, key=lambda report: -report.metrics[main].value):
+    for report in sorted(reports, key=lambda report: -shown_as(main).good(report.metrics[main].value)):
         mark = BEST if report.name == best[0] else LEVEL if report.name in best else ""
         style = "bold green" if mark == BEST else "green" if mark else ""
         table.add_row(
             Text(mark, style),
             Text(report.name, style),
             report.pretrained,
-            *(_figure(report.metrics[name], style) for name in shown),
+            *(_figure(report.metrics[name], style, bare=name == "mae") for name in shown),
             *(_share(report.beyond.get(name)) for name in beyond),
             duration(report.cost.get("fit_seconds")),
             _count(report.cost.get("parameters")),
         )
     said = Text(comparisons.sentence(main)) if comparisons else Text("")
-    return Group(Text(headline(reports), "bold"), Text(""), table, Text(""), _legend(reports, main), said)
+    notes = list(dict.fromkeys(note for report in reports for note in report.notes))
+    told = [Text(note, "dim") for note in notes]
+    return Group(Text(headline(reports), "bold"), Text(""), table, Text(""), _legend(reports, main), said, *told)
 
 
 def headline(reports: Sequence[Report]) -> str:
@@ -79,6 +86,7 @@ def slice_table(reports: Sequence[Report], *, main: str = MAIN) -> RenderableTyp
     from rich.table import Table
     from rich.text import Text
 
+    main = main if main in reports[0].metrics else next(iter(reports[0].metrics))
     parts = list(dict.fromkeys(part for report in reports for part in report.slices))
     tables: list[RenderableType] = []
     for start in range(0, len(parts), _SLICES_ABREAST):
@@ -96,7 +104,7 @@ def slice_table(reports: Sequence[Report], *, main: str = MAIN) -> RenderableTyp
         span = reports[0].slices.get(part, {}).get(main)
         if span is not None and span.chance is not None:
             notes.append(f"{part}: chance alone gives {span.chance:.3f}.")
-    heads = (Text(headline(reports), "bold"), Text(f"{metric(main).pretty} by slice; pale: 95 % interval\n", "bold"))
+    heads = (Text(headline(reports), "bold"), Text(f"{shown_as(main).pretty} by slice; pale: 95 % interval\n", "bold"))
     return Group(*heads, *tables, *(Text(note, "dim") for note in notes))
 
 
@@ -108,15 +116,17 @@ def _legend(reports: Sequence[Report], main: str) -> Text:
         seeds = "One seed each: the intervals do not cover the luck of training."
     else:
         seeds = f"Mean of {' to '.join(map(str, {counts[0]: 0, counts[-1]: 0}))} seeds; intervals over users and seeds."
-    marks = f"{BEST} highest {metric(main).pretty}   {LEVEL} not shown to be worse   pale: 95 % interval"
+    marks = (
+        f"{BEST} {shown_as(main).best} {shown_as(main).pretty}   {LEVEL} not shown to be worse   pale: 95 % interval"
+    )
     return Text(f"{marks}\n{seeds}\n", "dim")
 
 
-def _figure(span: Interval, style: str = "") -> Text:
+def _figure(span: Interval, style: str = "", *, bare: bool = False) -> Text:
     from rich.text import Text
 
     figure = Text(f"{span.value:.3f}", style)
-    if not np.isnan(span.low):
+    if not (bare or np.isnan(span.low)):
         figure.append(f" {_short(span.low)}–{_short(span.high)}", "dim")
     return figure
 

@@ -17,6 +17,7 @@ Shapes: U users, M columns (a system, seed and metric each), R resamples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +89,11 @@ def seed_weights(n_seeds: int, *, resamples: int = RESAMPLES, seed: int = 0, run
         return np.ones((resamples, 1))
     rng = np.random.default_rng([seed, n_seeds, run, 0x5EED])
     return rng.multinomial(n_seeds - 1, np.full(n_seeds, 1 / n_seeds), size=resamples) / (n_seeds - 1)
+
+
+def run_number(name: str) -> int:
+    """What separates the seed draws of runs: a number that follows from the name alone."""
+    return crc32(name.encode())
 
 
 def over_seeds(means: Values, weights: Values) -> Values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from palate.evaluation.metrics import metric as metric_of
+from palate.evaluation.metrics import shown
 
 MAX_LINES = 5
 
@@ -25,10 +25,10 @@ def sentence(
     tiers: Sequence[Sequence[str]], values: Mapping[str, float], between: Callable[[str, str], Gap], metric: str
 ) -> str:
     """Lines about ``tiers`` (best first; the first of a tier is better than every run of the later ones)."""
-    on = f"on {metric_of(metric).pretty}"
+    on, best = f"on {shown(metric).pretty}", shown(metric).best
     heads = [tier[0] for tier in tiers]
     if len(tiers) == 1:
-        return _no_difference(tiers[0], values, between, on)
+        return _no_difference(tiers[0], values, between, on, best)
     lines = []
     for place, (head, tier) in enumerate(zip(heads, tiers, strict=True)):
         later = [name for below in tiers[place + 1 :] for name in below]
@@ -49,7 +49,7 @@ def sentence(
 
 
 def _no_difference(
-    tier: Sequence[str], values: Mapping[str, float], between: Callable[[str, str], Gap], on: str
+    tier: Sequence[str], values: Mapping[str, float], between: Callable[[str, str], Gap], on: str, best: str
 ) -> str:
     head, *others = tier
     if not others:
@@ -60,7 +60,7 @@ def _no_difference(
             f"({head} minus {others[0]}: {_signed(between(head, others[0]))})."
         )
     verb = "are" if len(others) > 1 else "is"
-    return f"{_listed(others)} {verb} not shown to differ {on} from {head}, the highest ({values[head]:.3f})."
+    return f"{_listed(others)} {verb} not shown to differ {on} from {head}, the {best} ({values[head]:.3f})."
 
 
 def _level(tier: Sequence[str]) -> str:

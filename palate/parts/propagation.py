@@ -84,6 +84,28 @@ class BipartiteGraph:
                 offsets, columns, values, size=(self.n_nodes, self.n_nodes), check_invariants=False
             )
 
+    @cached_property
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """Ones at the edges as two CSR tensors: ``[U, N]`` and ``[N, U]``."""
+        (offsets, columns), n, e = self._layout, self.n_users, len(self.users)
+        values = torch.ones_like(self.weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return (
+                torch.sparse_csr_tensor(offsets[: n + 1], columns[:e] - n, values, size=(n, self.n_items)),
+                torch.sparse_csr_tensor(offsets[n:] - e, columns[e:], values, size=(self.n_items, n)),
+            )
+
+    def to_users(self, x: Tensor) -> Tensor:
+        """``[U, D]`` the sum over each user's items of ``x`` ``[N, D]``."""
+        users_items, items_users = self.sides
+        return across(users_items, items_users, x)
+
+    def to_items(self, x: Tensor) -> Tensor:
+        """``[N, D]`` the sum over each item's users of ``x`` ``[U, D]``."""
+        users_items, items_users = self.sides
+        return across(items_users, users_items, x)
+
     def thinned(self, keep: float) -> Tensor:
         """Â with each edge kept by chance ``keep``, both ways or neither; what stays keeps its weight."""
         kept = torch.rand(len(self.users), device=self.users.device) < keep
@@ -92,6 +114,45 @@ class BipartiteGraph:
     def part(self, kept: Tensor) -> BipartiteGraph:
         """The same nodes with the edges flagged in ``kept`` ``[E]``; degrees are counted anew."""
         return BipartiteGraph(self.users[kept], self.items[kept], self.n_users, self.n_items, self.loops)
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Steps from one side of a graph to the other, scaled by ``degree ** -0.5`` of both ends, or with ``rows`` of the
+    receiving end alone."""
+
+    graph: BipartiteGraph
+    rows: bool = False
+
+    @cached_property
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """``[U, 1]`` and ``[N, 1]``."""
+        scale = self.graph.degrees.clamp(min=1).rsqrt()[:, None]
+        return scale[: self.graph.n_users], scale[self.graph.n_users :]
+
+    def to_users(self, items: Tensor) -> Tensor:
+        """``[N, D]`` → ``[U, D]``."""
+        of_users, of_items = self.scales
+        return of_users * self.graph.to_users(items if self.rows else of_items * items)
+
+    def to_items(self, users: Tensor) -> Tensor:
+        """``[U, D]`` → ``[N, D]``."""
+        of_users, of_items = self.scales
+        return of_items * self.graph.to_items(users if self.rows else of_users * users)
+
+    def layer_mean(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+        """The mean of ``n_layers`` and the embeddings themselves. With ``rows`` items follow the users of their own
+        layer, and the last layer is a softmax over the width: so does the public code of LLMRec."""
+        if not self.rows:
+            mean = layer_mean(self.graph.adjacency, torch.cat([users, items]), n_layers)
+            return mean[: len(users)], mean[len(users) :]
+        totals = users, items
+        for layer in range(n_layers):
+            last = layer == n_layers - 1
+            users = self.to_users(items).softmax(-1) if last else self.to_users(items)
+            items = self.to_items(users).softmax(-1) if last else self.to_items(users)
+            totals = totals[0] + users, totals[1] + items
+        return totals[0] / (n_layers + 1), totals[1] / (n_layers + 1)
 
 
 def normalised_adjacency(users: Tensor, items: Tensor, n_users: int, n_items: int) -> Tensor:
@@ -126,6 +187,22 @@ def said_by_items(adjacency: Tensor, ego: Tensor, n_layers: int, item_counts: Te
     below = layer_mean(adjacency, ego, n_layers - 1)[n_users:]
     share = n_layers / (n_layers + 1) * item_counts.clamp(min=1).rsqrt()
     return ego[:n_users] / (n_layers + 1), below * share[:, None]
+
+
+def across(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+    """``matrix @ x``, where the matrix is sparse and its transpose is there for the way back."""
+    return _Across.apply(matrix, transposed, x)  # type: ignore[no-untyped-call]
+
+
+class _Across(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return _step(matrix, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _step(ctx.transposed, grads[0])
 
 
 class _Step(torch.autograd.Function):

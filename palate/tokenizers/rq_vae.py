@@ -23,7 +23,7 @@ Where we depart, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -204,7 +204,8 @@ class RQVAE(NamesVectors[RQVAEConfig]):
             check_usage(used, distinct, config)
             return -error
 
-        outcome = optimise(network, batches, loss, run, config.training, look)
+        # Which code is nearest hangs on small differences, and the network is small: never in half precision.
+        outcome = optimise(network, batches, loss, replace(run, precision="fp32"), config.training, look)
         self.facts["training"] = outcome.facts()
         return network.cpu().eval()
 

@@ -183,12 +183,15 @@ def test_a_refusal_is_final(server: Server, status: int) -> None:
 def test_pauses_grow_and_follow_the_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
+    holds: list[float] = []
+    monkeypatch.setattr("palate.backbones.pace.Pace.hold", lambda _, seconds: holds.append(seconds))
     server.script = [fails(500), fails(500), fails(429, Retry_After="7"), fails(429, Retry_After="900")]
     state = random.getstate()
     server.encoder(tries=5, wait_seconds=1.0).encode(["aa"])
     assert random.getstate() == state
     for pause, least in zip(pauses, [1, 2, 7, 60], strict=True):
         assert least <= pause <= 1.25 * least
+    assert holds == [0, 0, 7, 60], "the pause that a server asks for is everybody's"
 
 
 def test_nobody_there(server: Server) -> None:

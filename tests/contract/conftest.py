@@ -10,7 +10,7 @@ from palate.core.run import Run
 from palate.core.split import Split
 from palate.data.split import leave_one_out
 from palate.data.world import World, world
-from palate.systems import TABLE
+from palate.systems import able
 from tests.contract.questions import asked, small
 
 STEPS = 60
@@ -25,8 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module's ``ROWS`` are the systems that its promises are about; where it names none, all recommenders."""
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", [row.name for row in TABLE])
+        rows = getattr(metafunc.module, "ROWS", able("Recommender"))
+        metafunc.parametrize("name", [row.name for row in rows])
 
 
 @pytest.fixture(scope="session")

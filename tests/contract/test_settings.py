@@ -12,6 +12,9 @@ from palate.core.config import Config, configure
 from palate.core.errors import ConfigError
 from palate.systems import TABLE, build, default_settings, pretrained, system
 
+ROWS = TABLE
+"""Settings are alike for every ability."""
+
 
 def test_the_default_settings_are_those_of_the_constructor(name: str) -> None:
     kind = system(name).kind

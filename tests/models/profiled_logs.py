@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from palate.core import store
-from palate.core.annotations import ItemProfile, UserProfile
+from palate.core.annotations import Choice, ItemAttributes, ItemProfile, UserProfile, UserTraits
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray
 from tests.models.collaborative_logs import log_of
@@ -55,3 +55,34 @@ class Knower:
     @classmethod
     def load(cls, folder: Path) -> Knower:
         return cls()
+
+
+class Helper(Knower):
+    """Knows the groups, too: attributes and traits name them, choices follow them; or none of it, with ``blind``."""
+
+    def __init__(self, *, blind: bool = False, answers: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.blind, self.answers = blind, answers
+        self.offered: np.ndarray | None = None
+
+    def item_attributes(self, train: Dataset, items: IntArray, names: Sequence[str]) -> list[ItemAttributes]:
+        rows = np.random.default_rng(1).permutation(items) if self.blind else items
+        values = [tuple(WORDS[i % GROUPS] if name == "category" else "" for name in names) for i in rows.tolist()]
+        return [ItemAttributes(int(i), value, self.label) for i, value in zip(items, values, strict=True)]
+
+    def user_traits(self, train: Dataset, users: IntArray, names: Sequence[str]) -> list[UserTraits]:
+        rows = np.random.default_rng(2).permutation(users) if self.blind else users
+        values = [tuple(WORDS[u % GROUPS] if name == "liked category" else "" for name in names) for u in rows.tolist()]
+        return [UserTraits(int(u), value, self.label) for u, value in zip(users, values, strict=True)]
+
+    def choices(self, train: Dataset, users: IntArray, offered: IntArray) -> list[Choice]:
+        self.offered = np.asarray(offered)
+        if self.answers is not None:
+            pairs = self.answers[: len(users)]
+        elif self.blind:
+            picks = np.random.default_rng(3).random(offered.shape).argsort(1)[:, :2]
+            pairs = np.take_along_axis(self.offered, picks, 1)
+        else:
+            own = self.offered % GROUPS == (users % GROUPS)[:, None]
+            pairs = self.offered[np.arange(len(users))[:, None], np.stack([own.argmax(1), own.argmin(1)], 1)]
+        return [Choice(int(u), int(a), int(b), self.label) for u, (a, b) in zip(users, pairs, strict=True)]

@@ -176,6 +176,15 @@ def test_a_kill_costs_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resumed.codes.tokens, whole)
 
 
+def test_half_precision_changes_no_name() -> None:
+    vectors, config = kinds(200), configure(RQVAEConfig, {**SMALL, "restart_epochs": 1, "training.epochs": 5})
+    plain, half = (
+        RQVAE(config).fit(everything(200), Run(precision=precision), vectors).codes.tokens
+        for precision in ("fp32", "bf16")
+    )
+    np.testing.assert_array_equal(plain, half)
+
+
 def test_balanced_residual_k_means() -> None:
     vectors = np.concatenate([kinds(300, 2, noise=0.1), kinds(60, 20)])
     sizes = {}

@@ -50,6 +50,7 @@ from palate.core.space import Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, PairBatches
 from palate.parts.pair_losses import info_nce
+from palate.parts.side_features import encoded
 from palate.training.graphs import GraphNetwork, GraphSystem, Ground, Taught
 from palate.training.loop import seeded
 from palate.training.shell import GradientSystem, Lesson, fill
@@ -71,6 +72,8 @@ class RLMRecConfig(Config):
     """τ."""
     mask: float = Field(0.1, gt=0, le=1)
     """α, the share of nodes whose ego embedding is hidden (generative); at least one is."""
+    adapter_rate: float = Field(1e-3, gt=0)
+    """Learning rate of the adapter, where that of the graph recommender is larger."""
     shuffled: bool = False
     """Every node gets another's profile, users those of users: a control, from which nothing can be learnt."""
 
@@ -120,10 +123,26 @@ class Profiles:
         return Profiles(self.vectors[order], self.known[order], self.n_users)
 
 
+class SlowLinear(nn.Module):
+    """A linear map whose weights are kept ``slowness`` times as large: an optimiser that takes steps of one length,
+    as Adam does, then changes the map so many times more slowly."""
+
+    def __init__(self, inputs: int, outputs: int, slowness: float) -> None:
+        super().__init__()
+        self.slowness = slowness
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.xavier_uniform_(self.weight, gain=slowness)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight / self.slowness, self.bias / self.slowness)
+
+
 class Network(nn.Module):
     """The graph recommender's network and, beside it, what aligns it with profiles."""
 
-    def __init__(self, config: RLMRecConfig, graph: GraphNetwork, profile_width: int) -> None:
+    def __init__(self, config: RLMRecConfig, graph: GraphNetwork, profile_width: int, rate: float = 1e-3) -> None:
+        """``rate`` is the learning rate that everything is taught at."""
         super().__init__()
         self.config = config
         self.profile_width = profile_width
@@ -133,11 +152,9 @@ class Network(nn.Module):
         ends = (profile_width, width) if config.alignment == "contrastive" else (width, profile_width)
         # Drawn aside, so that the graph recommender draws what it would draw alone.
         with torch.random.fork_rng(devices=[]):
-            into, out = nn.Linear(ends[0], inner), nn.Linear(inner, ends[1])
+            slowness = max(1.0, rate / config.adapter_rate)
+            into, out = SlowLinear(ends[0], inner, slowness), SlowLinear(inner, ends[1], slowness)
             self.adapter = nn.Sequential(into, nn.LeakyReLU(), out)
-            for layer in (into, out):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
         self.token = nn.Parameter(torch.zeros(graph.users.embedding_dim))
 
     def loss(self, ground: Ground, batch: PairBatch, profiles: Profiles | None) -> Tensor:
@@ -215,15 +232,10 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], ScoresAll):
         of_items = self.annotator.item_profiles(train, np.arange(train.n_items))
         of_users = self.annotator.user_profiles(train, np.arange(train.n_users), of_items)
         texts = [user.summarization for user in of_users] + [item.summarization for item in of_items]
-        known = np.array([bool(text) for text in texts], dtype=bool)
         if isinstance(self.encoder, FitsTexts) and not self.encoder.fitted:
             self.encoder.fit(_readable(train, texts))
-        said = [text for text in texts if text]
-        found = text_vectors(said, self.encoder, "profile", run=run) if said else np.zeros((0, 1), np.float32)
-        vectors = np.zeros((len(texts), found.shape[1]), np.float32)
-        vectors[known] = found
-        known &= np.linalg.norm(vectors, axis=1) > 0  # a text without a word the encoder knows says nothing
-        return Profiles(torch.from_numpy(vectors), torch.from_numpy(known), train.n_users)
+        vectors, known = encoded(texts, lambda said: text_vectors(said, self.encoder, "profile", run=run))
+        return Profiles(vectors, known, train.n_users)
 
     def shape(self, train: Dataset) -> dict[str, Any]:
         width = self.network.profile_width if self.network is not None else 1
@@ -235,7 +247,7 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], ScoresAll):
         sizes = {name: size for name, size in shape.items() if name != "profile_width"}
         graph = type(self.graph).network_type(self.graph.config, **sizes)
         assert isinstance(graph, GraphNetwork)
-        return Network(self.config, graph, shape["profile_width"])
+        return Network(self.config, graph, shape["profile_width"], self.training.learning_rate)
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network, graph = self.fitted(), self.fitted().graph
@@ -293,7 +305,8 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], ScoresAll):
             raise StoreError(f"{folder} was written by an earlier Palate; fit the system again")
         system = cls(configure(cls.config_type, stored.config), **{name: stored.part(name) for name in stored.parts})
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            system.network = Network(system.config, system.graph.fitted(), stored.facts["shape"]["profile_width"])
+            width, rate = stored.facts["shape"]["profile_width"], system.training.learning_rate
+            system.network = Network(system.config, system.graph.fitted(), width, rate)
         system.facts = stored.facts
         own = {name: torch.from_numpy(array) for name, array in stored.arrays().items()}
         graph = {f"graph.{name}": tensor for name, tensor in system.graph.fitted().state_dict().items()}

@@ -1,0 +1,129 @@
+"""The annotator that asks a chat model, through the ledger: what it wrote once is never asked for again.
+
+The counterpart of ``extractive`` for everything that reads what a language model writes (the intentions of LC-Rec,
+Zheng et al. 2024, arXiv 2311.09049; the profiles of RLMRec, Ren et al. 2024, arXiv 2310.15950). A record that the model
+could not write in two attempts has empty lines, like one of which nothing is known, and is counted in ``unreadable``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field
+
+from palate.annotation.ledger import Budget, Entry, Ledger
+from palate.annotation.tasks import TASKS, Row, events_of, intention_rows, item_rows, user_rows
+from palate.annotation.writing import write
+from palate.core import store
+from palate.core.annotations import Intention, ItemProfile, Preference, UserProfile
+from palate.core.config import Config, Part, configure
+from palate.core.dataset import Dataset
+from palate.core.protocols import ChatModel
+from palate.core.ragged import IntArray, Ragged
+from palate.core.run import Progress, Silent
+
+
+class ChatAnnotatorConfig(Config):
+    chat: Part = Part(name="scripted")
+    """The chat model: ``chat=endpoint``, ``chat=hub`` …"""
+    ledger: str = Field("annotations.sqlite", min_length=1)
+    """The file in which everything written is kept."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """What all calls of the ledger together may use."""
+    budget_money: float | None = Field(None, gt=0)
+    """In the money of the chat model's prices."""
+    parallel: int = Field(4, ge=1)
+    """Questions at once."""
+    offline: bool = False
+    """Take records from the ledger alone; one that is missing is an error."""
+
+
+class ChatAnnotator:
+    """The annotator. ``unreadable`` counts records that the model did not manage to write."""
+
+    config_type = ChatAnnotatorConfig
+
+    def __init__(
+        self, config: ChatAnnotatorConfig | None = None, *, chat: ChatModel, progress: Progress | None = None
+    ) -> None:
+        self.config, self.chat = config or ChatAnnotatorConfig(), chat
+        self.progress = progress or Silent()
+        self.unreadable = 0
+
+    @property
+    def label(self) -> str:
+        return self.chat.label
+
+    def open(self) -> Ledger:
+        """The ledger, with the budget of the settings."""
+        return Ledger(
+            Path(self.config.ledger).expanduser(), Budget(self.config.budget_tokens, self.config.budget_money)
+        )
+
+    def entries(self, task: str, rows: Sequence[Row]) -> list[Entry]:
+        """What the model wrote about each row, in their order."""
+        with self.open() as ledger:
+            found = write(
+                TASKS[task], rows, self.chat, ledger, parallel=self.config.parallel, offline=self.config.offline,
+                progress=self.progress,
+            )  # fmt: skip
+        self.unreadable += sum(entry.record is None for entry in found)
+        return found
+
+    def intentions(self, train: Dataset, events: IntArray) -> list[Intention]:
+        """One record an event; its lines are empty where nobody wrote a review, and nobody is asked about it."""
+        events = np.asarray(events, dtype=np.int64)
+        rows = intention_rows(train, events)
+        said = self._said("intention", [row if row.fields["review"] else None for row in rows])
+        return [
+            Intention(event, int(train.user_rows[event]), int(train.item_rows[event]), one.get("wish", ""),
+                      one.get("traits", ""), self.label)
+            for event, one in zip(events.tolist(), said, strict=True)
+        ]  # fmt: skip
+
+    def preferences(self, train: Dataset, histories: Ragged) -> list[Preference]:
+        rows = user_rows(train, histories)
+        said = self._said("preference", rows)
+        return [
+            Preference(row.of, one.get("brief", ""), one.get("long_term", ""), one.get("short_term", ""), self.label)
+            for row, one in zip(rows, said, strict=True)
+        ]
+
+    def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
+        rows = item_rows(train, items)
+        return [
+            ItemProfile(row.of, *_profile(one), self.label)
+            for row, one in zip(rows, self._said("item-profile", rows), strict=True)
+        ]
+
+    def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
+        """One record a user; of one without an event nothing is known, and nobody is asked."""
+        users = np.asarray(users, dtype=np.int64)
+        rows = user_rows(train, events_of(train, users), of_items)
+        said = self._said("user-profile", [row if row.events else None for row in rows])
+        return [UserProfile(user, *_profile(one), self.label) for user, one in zip(users.tolist(), said, strict=True)]
+
+    def _said(self, task: str, rows: Sequence[Row | None]) -> list[dict[str, Any]]:
+        """The fields of each record; none for a row that is not asked about, or could not be read."""
+        found = iter(self.entries(task, [row for row in rows if row is not None]))
+        return [{} if row is None else dict(next(found).record or {}) for row in rows]
+
+    def save(self, folder: Path) -> None:
+        """Settings and the chat model's; the ledger stays where it is."""
+        chat: Any = self.chat
+        store.save(folder, self, config=self.config, parts={"chat": chat})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        stored = store.open_folder(folder)
+        return cls(configure(cls.config_type, stored.config), chat=stored.part("chat"))
+
+
+def _profile(said: dict[str, Any]) -> tuple[str, str]:
+    """Summary and reasons; both empty where the model says that it cannot tell."""
+    if said.get("summarization", "None").strip().strip(".").lower() in ("none", ""):
+        return "", ""
+    return said["summarization"], said["reasoning"]

@@ -1,0 +1,166 @@
+"""Chat models without a model: one that says what it was told to say, one that says what another said before."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+
+from palate.core import store
+from palate.core.chat import ChatReply, ChatRequest, Message, Usage, reply_from_json, reply_to_json
+from palate.core.config import Config, configure
+from palate.core.errors import DataError, EndpointError, MisuseError
+from palate.core.protocols import ChatModel
+
+Answers = Sequence[str | ChatReply] | Callable[[ChatRequest], str | ChatReply]
+ALL_FORMS: frozenset[Literal["tools", "schema"]] = frozenset({"tools", "schema"})
+
+
+class ScriptedConfig(Config):
+    replies: tuple[str, ...] = ()
+    """Said one after another."""
+    again: bool = False
+    """Begin anew after the last; else asking once more is an error."""
+
+
+class Scripted:
+    """Says what the settings list, or what ``answers`` gives: a list, or a function of the request.
+
+    ``asked`` keeps every request. A token is a byte here, so usage is exact.
+    """
+
+    config_type = ScriptedConfig
+    pretrained: Literal["no"] = "no"
+    label = "scripted"
+    version = "scripted/1"
+    forms = ALL_FORMS
+
+    def __init__(self, config: ScriptedConfig | None = None, answers: Answers | None = None) -> None:
+        self.config = config or ScriptedConfig()
+        self._answers: Answers = self.config.replies if answers is None else answers
+        self._given = answers is not None
+        self._lock = threading.Lock()
+        self.asked: list[ChatRequest] = []
+
+    def reply(self, request: ChatRequest) -> ChatReply:
+        with self._lock:
+            turn = len(self.asked)
+            self.asked.append(request)
+        said = self._answers(request) if callable(self._answers) else self._at(self._answers, turn)
+        if isinstance(said, ChatReply):
+            return said
+        return ChatReply(
+            Message("assistant", said), usage=Usage(request.n_bytes, len(said.encode())), model=self.label
+        )  # fmt: skip
+
+    def _at(self, answers: Sequence[str | ChatReply], turn: int) -> str | ChatReply:
+        if answers and self.config.again:
+            turn %= len(answers)
+        if turn >= len(answers):
+            raise EndpointError(f"the script has {len(answers)} answers and was asked once more")
+        return answers[turn]
+
+    def largest(self, request: ChatRequest) -> Usage:
+        return Usage(request.n_bytes, request.max_tokens)
+
+    def save(self, folder: Path) -> None:
+        if self._given:
+            raise MisuseError(
+                "a scripted model whose answers were given in code cannot be saved; put them in its settings"
+            )
+        store.save(folder, self, config=self.config)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return cls(configure(cls.config_type, store.open_folder(folder).config))
+
+
+class Recorder:
+    """Another chat model, whose requests and replies are written to a file as they come, one JSON a line."""
+
+    def __init__(self, inner: ChatModel, path: Path) -> None:
+        self.inner, self.path = inner, path
+        self._lock = threading.Lock()
+
+    @property
+    def label(self) -> str:
+        return self.inner.label
+
+    @property
+    def version(self) -> str:
+        return self.inner.version
+
+    @property
+    def pretrained(self) -> Literal["no", "LM"]:
+        return self.inner.pretrained
+
+    @property
+    def forms(self) -> frozenset[Literal["tools", "schema"]]:
+        return self.inner.forms
+
+    def reply(self, request: ChatRequest) -> ChatReply:
+        found = self.inner.reply(request)
+        line = {"hash": request.hash, "version": self.version, "request": asdict(request),
+                "reply": reply_to_json(found)}  # fmt: skip
+        with self._lock, self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return found
+
+    def largest(self, request: ChatRequest) -> Usage:
+        return self.inner.largest(request)
+
+
+class ReplayConfig(Config):
+    path: str = Field(min_length=1)
+    """The file that a ``Recorder`` wrote."""
+
+
+class Replay:
+    """Says again what was recorded, request by request; the same request twice gives the two replies in their order,
+    and from then on the last. Nothing is asked anywhere and nothing is charged: ``usage`` is what it was then."""
+
+    config_type = ReplayConfig
+    pretrained: Literal["LM"] = "LM"
+    forms = ALL_FORMS
+
+    def __init__(self, config: ReplayConfig) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._kept: defaultdict[str, deque[ChatReply]] = defaultdict(deque)
+        versions: dict[str, None] = {}
+        path = Path(config.path)
+        if not path.is_file():
+            raise DataError(f"there is no recording at {path}")
+        *lines, _ = path.read_text(encoding="utf-8").split("\n")  # what a kill cut off has no line end
+        for number, line in enumerate(lines, 1):
+            try:
+                kept = json.loads(line)
+                self._kept[kept["hash"]].append(reply_from_json(kept["reply"]))
+                versions[kept["version"]] = None
+            except (ValueError, KeyError, TypeError):
+                raise DataError.at(path, "a recorded reply", line=number, value=line[:40]) from None
+        self.version = "; ".join(versions) or "replay/1"
+        self.label = next((replies[0].model for replies in self._kept.values()), "replay")
+
+    def reply(self, request: ChatRequest) -> ChatReply:
+        with self._lock:
+            replies = self._kept.get(request.hash)
+            if not replies:
+                raise EndpointError(f"{self.config.path} holds no reply to this request; record it with a model first")
+            return replies.popleft() if len(replies) > 1 else replies[0]
+
+    def largest(self, request: ChatRequest) -> Usage:
+        return Usage()
+
+    def save(self, folder: Path) -> None:
+        store.save(folder, self, config=self.config)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return cls(configure(cls.config_type, store.open_folder(folder).config))

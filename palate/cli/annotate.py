@@ -1,0 +1,187 @@
+"""``palate annotate``: tables of what events, items and users say, written by a chat model or without any."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from palate.cli.reading import AS_IT_IS, ReadingChoices, read
+
+if TYPE_CHECKING:
+    from palate.annotation.chat import ChatAnnotator
+    from palate.annotation.extractive import Extractive
+    from palate.annotation.tasks import Row
+    from palate.core.dataset import Dataset
+    from palate.core.split import Split
+    from palate.core.written import WrittenTable
+
+Kind = Literal["intention", "preference", "item-profile", "user-profile"]
+
+
+def annotate(
+    kind: Kind,
+    /,
+    *,
+    data: str,
+    out: Path | None = None,
+    annotator: str = "extractive",
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    split: str = "leave-one-out",
+    split_settings: Annotated[tuple[str, ...], Parameter(name="--split-set", negative="")] = (),
+    rows: int | None = None,
+    ledger: Path | None = None,
+    budget_tokens: int | None = None,
+    budget_money: float | None = None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+    reading: ReadingChoices = AS_IT_IS,
+) -> None:
+    """Write a table of records about the train part of a split.
+
+    Parameters
+    ----------
+    kind
+        What is written: one record for each reviewed event, each user, each item, or each user.
+    data
+        A data set's name or a path.
+    out
+        The folder of the table; annotations/KIND-DATA when not given.
+    annotator
+        extractive (no model), or chat.
+    settings
+        One setting of the annotator as key=value, such as chat.name=endpoint or chat.url=http://localhost:8000/v1.
+    split
+        The rule that says which events teach; no other event is read.
+    split_settings
+        One setting of that rule as key=value.
+    rows
+        Only the first so many rows.
+    ledger
+        Where everything a model wrote is kept; OUT.sqlite when not given.
+    budget_tokens
+        Tokens that all calls of the ledger together may use.
+    budget_money
+        Money that they may cost, by the prices in chat.money_read and chat.money_written.
+    retry_failed
+        Ask again for records that could not be read.
+    dry_run
+        Ask nothing: print what it would cost and three filled prompts.
+    quiet
+        Show no progress.
+    """
+    from palate.annotation.chat import ChatAnnotator
+    from palate.annotation.tasks import check_rows, rows_of
+    from palate.cli.progress import watcher
+    from palate.core.config import parse_settings
+    from palate.core.errors import MisuseError
+    from palate.data.split import split as split_by
+
+    if rows is not None and rows < 1:
+        raise MisuseError("--rows takes a number from 1 on")
+    made = split_by(read(data, reading), split, **parse_settings(split_settings))
+    asked = rows_of(kind, made.train, rows)
+    proof = check_rows(asked, made.train, made)
+    out = out or Path("annotations") / f"{kind}-{Path(data).name or data}"
+    limits = {"budget_tokens": budget_tokens, "budget_money": budget_money}
+    writer = _writer(annotator, parse_settings(settings), ledger or out.with_name(f"{out.name}.sqlite"), limits)
+    if isinstance(writer, ChatAnnotator):
+        if dry_run:
+            _show(kind, asked, writer)
+            return
+        writer.progress = watcher(quiet=quiet)
+        table, said = _by_chat(kind, asked, writer, made, proof, retry_failed)
+    else:
+        table = _without_model(kind, asked, writer, made.train, {"split": made.hash, "proof": proof})
+        said = "no model was asked"
+        if dry_run:
+            print(f"{len(asked):,} records; {said}, so nothing is spent")
+            return
+    table.save(out)
+    print(f"{len(table):,} records by {writer.label} → {out}\n{proof}\n{said}")
+
+
+def _writer(name: str, settings: dict[str, Any], ledger: Path, limits: dict[str, Any]) -> ChatAnnotator | Extractive:
+    from palate.core.config import Part, nest
+    from palate.systems import component
+
+    given = nest(settings)
+    if name == "chat":
+        given = {"ledger": str(ledger), **{key: limit for key, limit in limits.items() if limit is not None}} | given
+    made: ChatAnnotator | Extractive = component("annotator", Part(name=name, settings=given))
+    return made
+
+
+def _show(kind: str, rows: list[Row], writer: ChatAnnotator) -> None:
+    """What it would cost, and three prompts as they would be sent."""
+    from palate.annotation.tasks import TASKS
+    from palate.annotation.writing import estimate
+
+    task = TASKS[kind]
+    with writer.open() as ledger:
+        found, spent = estimate(task, rows, writer.chat, ledger), ledger.spent
+    print(
+        f"{found.rows:,} rows, {found.missing:,} records are missing; {spent.tokens:,} tokens and {spent.money:.4g} of "
+        f"money are spent so far\nlikely: {found.likely.tokens:,} tokens, {found.likely.money:.4g} of money\n"
+        f"at most: {found.most.tokens:,} tokens, {found.most.money:.4g} of money (every attempt and repair counted)"
+    )
+    for number, row in enumerate(rows[:3], 1):
+        print(f"\n--- prompt {number} of {len(rows):,}: {task.prompt}")
+        for message in task.request(row).messages:
+            print(f"[{message.role}]\n{message.content}")
+
+
+def _by_chat(
+    kind: str, rows: list[Row], writer: ChatAnnotator, split: Split, proof: str, retry: bool
+) -> tuple[WrittenTable, str]:
+    from palate.annotation.tasks import TASKS
+    from palate.core.written import WrittenTable
+
+    if retry:
+        with writer.open() as ledger:
+            ledger.forget_failures()
+    entries = writer.entries(kind, rows)
+    with writer.open() as ledger:
+        spent, counts = ledger.spent, ledger.counts()
+    names = list(TASKS[kind].record.model_fields)
+    columns = {name: [str((entry.record or {}).get(name, "")) for entry in entries] for name in names}
+    columns |= {
+        "author": [writer.label] * len(entries), "model": [entry.model for entry in entries],
+        "prompt": [entry.prompt for entry in entries], "hash": [entry.key for entry in entries],
+        "time": [entry.time for entry in entries],
+        "cost": [f"{entry.usage.tokens} tokens, {entry.usage.money:.6g} of money" for entry in entries],
+        "problem": [entry.problem for entry in entries],
+    }  # fmt: skip
+    facts = {"split": split.hash, "proof": proof, "spent": asdict(spent), "calls": counts}
+    said = (
+        f"{spent.tokens:,} tokens and {spent.money:.4g} of money spent in all; calls: "
+        f"{', '.join(f'{count:,} {state}' for state, count in sorted(counts.items())) or 'none'}; "
+        f"{writer.unreadable:,} records could not be read"
+    )
+    return WrittenTable(kind, [row.of for row in rows], columns, split.train.fingerprint, facts), said
+
+
+def _without_model(
+    kind: str, rows: list[Row], writer: Extractive, train: Dataset, facts: dict[str, str]
+) -> WrittenTable:
+    import numpy as np
+
+    from palate.annotation.tasks import TASKS, events_of
+    from palate.core.written import WrittenTable
+
+    of = np.array([row.of for row in rows], dtype=np.int64)
+    records: list[Any]
+    if kind == "intention":
+        records = list(writer.intentions(train, of))
+    elif kind == "item-profile":
+        records = list(writer.item_profiles(train, of))
+    elif kind == "preference":
+        records = list(writer.preferences(train, events_of(train, of)))
+    else:
+        records = list(writer.user_profiles(train, of, writer.item_profiles(train, np.arange(train.n_items))))
+    names = [*TASKS[kind].record.model_fields, "author"]
+    columns = {name: [getattr(record, name) for record in records] for name in names}
+    return WrittenTable(kind, of.tolist(), columns, train.fingerprint, facts)

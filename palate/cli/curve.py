@@ -1,0 +1,91 @@
+"""``palate curve``: how good systems are with a share of the training data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from palate.cli.reading import AS_IT_IS, ReadingChoices, read
+
+
+def curve(
+    *systems: str,
+    data: str,
+    shares: str = "0.01,0.05,0.1,0.25,0.5,1",
+    preset: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    split: str = "leave-one-out",
+    split_settings: Annotated[tuple[str, ...], Parameter(name="--split-set", negative="")] = (),
+    seeds: int = 1,
+    budget: float | None = None,
+    json: Path | None = None,
+    plot: Path | None = None,
+    quiet: bool = False,
+    reading: ReadingChoices = AS_IT_IS,
+) -> None:
+    """Fit SYSTEMS on growing shares of the train part and ask the same test questions: data efficiency.
+
+    Parameters
+    ----------
+    systems
+        Names from ``palate systems``; all of them recommend, or all predict ratings.
+    data
+        A data set's name or a path.
+    shares
+        Shares of the train part, with commas.
+    preset
+        A preset, taken by every system that has it.
+    settings
+        One setting as key=value, for every system.
+    split
+        The rule that says which events teach and which are asked.
+    split_settings
+        One setting of that rule as key=value.
+    seeds
+        Fit so many times at each share.
+    budget
+        Minutes that each fit may take.
+    json
+        Write the points to this file (schema palate.curve/1); curve.json when not given.
+    plot
+        Draw the curve into this .png or .svg; curve.png when not given.
+    quiet
+        Show no progress.
+    """
+    from palate import experiment
+    from palate.cli.progress import watcher
+    from palate.core.config import parse_settings
+    from palate.core.errors import MisuseError
+    from palate.core.run import Run
+    from palate.curve import data_efficiency, draw
+    from palate.systems import system
+
+    if not systems:
+        raise MisuseError("name at least one system, such as rating-mf")
+    try:
+        wanted = [float(share) for share in shares.split(",")]
+    except ValueError:
+        raise MisuseError(f"--shares {shares}: write numbers with commas, such as 0.01,0.1,1") from None
+    plans = [
+        experiment.make_plan(
+            name, data, preset=preset if preset in system(name).presets else None, settings=parse_settings(settings),
+            seeds=seeds, split=split, split_settings=parse_settings(split_settings), reading=reading.options(),
+        )
+        for name in systems
+    ]  # fmt: skip
+    made = experiment.make_split(plans[0], read(data, reading))
+    run = Run(budget_seconds=None if budget is None else 60 * budget)
+    found = data_efficiency(plans, made, run, wanted, progress=watcher(quiet=quiet))
+    json, plot = json or Path("curve.json"), plot or Path("curve.png")
+    found.write(json)
+    draw(found, plot)
+    print(f"{found.data} · {found.questions} · {found.metric}")
+    for point in found.points:
+        span = point.figure
+        print(
+            f"{point.system:20} {point.share:6.1%} {point.events:>9,} events  {span.value:.3f} "
+            f"({span.low:.3f} to {span.high:.3f})"
+        )
+    print(f"points → {json}\nplot → {plot}")

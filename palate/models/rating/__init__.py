@@ -1,0 +1,1 @@
+"""Systems that say how a user would rate an item: a file a system."""

@@ -1,0 +1,162 @@
+"""Records from a chat model in three forms, whatever it writes; scripted, recorded and replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+pytest.importorskip("openai")
+
+from chat_server import ChatServer, calls, fails, says
+
+from palate.annotation.structured import Structured, read_json, schema_of
+from palate.backbones.chat_endpoint import ChatEndpoint, ChatEndpointConfig
+from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted, ScriptedConfig
+from palate.core.asking import each
+from palate.core.chat import ChatReply, ChatRequest, Message, reply_from_json, reply_to_json
+from palate.core.errors import DataError, EndpointError, FormError
+from palate.core.protocols import ChatModel
+
+
+class Taste(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    likes: str
+    stars: int = Field(ge=1, le=5)
+    also: list[str] = []
+
+
+GOOD = '{"likes": "ships", "stars": 4, "also": []}'
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    found = ChatServer(lambda asked: GOOD)
+    yield found
+    found.close()
+
+
+def endpoint(server: ChatServer, **settings: Any) -> ChatEndpoint:
+    usual = {"model": "m", "wait_seconds": 0.01, "tries": 2}
+    return ChatEndpoint(ChatEndpointConfig(url=server.url, **usual | settings))
+
+
+def test_the_three_forms_give_the_same_record(server: ChatServer) -> None:
+    server.script = [calls(GOOD)]
+    request, found = ChatRequest.of("?", "be kind"), []
+    for settings in ({}, {"tools": False}, {"tools": False, "schema_answers": False}):
+        found.append(Structured(endpoint(server, **settings)).ask(request, Taste))
+    assert [answer.value for answer in found] == [Taste(likes="ships", stars=4)] * 3
+    assert [(answer.form, answer.step) for answer in found] == [
+        ("tools", "plain"), ("schema", "plain"), ("text", "plain")
+    ]  # fmt: skip
+    tool, schema, text = server.asked
+    assert tool["tools"][0]["function"]["parameters"] == schema_of(Taste)
+    assert schema["response_format"]["json_schema"]["schema"] == schema_of(Taste)
+    assert schema_of(Taste)["required"] == ["likes", "stars", "also"]
+    assert schema_of(Taste)["additionalProperties"] is False
+    assert "tools" not in text
+    assert json.dumps(schema_of(Taste)) in text["messages"][0]["content"]
+
+
+def test_a_form_that_is_refused_is_not_tried_again(server: ChatServer) -> None:
+    server.script = [fails(400), fails(422)]
+    asker = Structured(endpoint(server))
+    assert [asker.ask(ChatRequest.of("?"), Taste).form for _ in range(2)] == ["text", "text"]
+    assert len(server.asked) == 4
+    assert asker.form == "text"
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        (GOOD, "plain"),
+        (f"```json\n{GOOD}\n```", "fenced"),
+        (f"Sure! Here it is:\n```\n{GOOD}\n```\nAnything else?", "fenced"),
+        (f"Sure: {GOOD} I hope that helps.", "brackets"),
+        ("{'likes': 'ships', 'stars': 4, 'also': [],}", "literal"),
+        ('{"likes": "ships", "stars": 4, "also": [],}', "literal"),
+        (json.dumps({"name": "answer", "arguments": json.loads(GOOD)}), "plain"),
+        ("I like ships", "repaired"),
+        ('{"likes": "ships", "stars": 9, "also": []}', "repaired"),
+        ('{"likes": "ships", "stars": 4, "also": [], "run": "rm"}', "repaired"),
+        ("[" * 5000, "repaired"),
+        ("__import__('os').system('false')", "repaired"),
+    ],
+)
+def test_whatever_is_written_is_read_or_repaired(text: str, step: str) -> None:
+    model = Scripted(answers=[text, GOOD])
+    asker = Structured(model)
+    answer = asker.ask(ChatRequest.of("?"), Taste)
+    assert (answer.value, answer.step) == (Taste(likes="ships", stars=4), step)
+    assert asker.counts == {step: 1}
+    assert len(model.asked) == len(answer.replies) == (2 if step == "repaired" else 1)
+    assert answer.usage.tokens <= asker.largest(ChatRequest.of("?"), Taste).tokens
+
+
+def test_what_cannot_be_repaired_fails_visibly() -> None:
+    asker = Structured(Scripted(answers=["no", "never"]))
+    answer = asker.ask(ChatRequest.of("?"), Taste)
+    assert (answer.value, answer.step, len(answer.replies)) == (None, "failed", 2)
+    assert "no JSON in the answer" in answer.problem
+    assert asker.counts == {"failed": 1}
+    refused = ChatReply(Message("assistant", "I will not"), "refused")
+    asker = Structured(Scripted(answers=[refused]))
+    assert "refused: I will not" in asker.ask(ChatRequest.of("?"), Taste).problem
+    cut = ChatReply(Message("assistant", '{"likes": "sh'), "length")
+    assert "cut off" in Structured(Scripted(answers=[cut]), repairs=0).ask(ChatRequest.of("?"), Taste).problem
+
+
+def test_nothing_in_the_text_runs() -> None:
+    with pytest.raises(ValueError, match="no JSON"):
+        read_json("[__import__('os').getcwd()]")
+
+
+def test_a_script_ends_and_a_script_begins_anew() -> None:
+    model = Scripted(ScriptedConfig(replies=("a", "b")))
+    assert isinstance(model, ChatModel)
+    assert [model.reply(ChatRequest.of("?")).text for _ in range(2)] == ["a", "b"]
+    with pytest.raises(EndpointError, match="has 2 answers and was asked once more"):
+        model.reply(ChatRequest.of("?"))
+    again = Scripted(ScriptedConfig(replies=("a", "b"), again=True))
+    assert [again.reply(ChatRequest.of("?")).text for _ in range(3)] == ["a", "b", "a"]
+
+
+def test_recorded_is_replayed_without_a_server(server: ChatServer, tmp_path: Path) -> None:
+    path = tmp_path / "said.jsonl"
+    server.script = [calls('{"likes": "é'), says("second")]
+    recorder = Recorder(endpoint(server), path)
+    first, other = ChatRequest.of("?", temperature=1.0), ChatRequest.of("!")
+    said = [recorder.reply(first), recorder.reply(first), recorder.reply(other)]
+    with path.open("a") as stream:
+        stream.write('{"hash": "cut by a ki')
+    replay = Replay(ReplayConfig(path=str(path)))
+    assert isinstance(replay, ChatModel)
+    assert [replay.reply(first), replay.reply(first), replay.reply(other), replay.reply(first)] == [*said, said[1]]
+    assert (replay.label, replay.version) == ("m", recorder.version)
+    assert len(server.asked) == 3
+    with pytest.raises(EndpointError, match="holds no reply to this request"):
+        replay.reply(ChatRequest.of("unheard"))
+    assert reply_from_json(json.loads(json.dumps(reply_to_json(said[0])))) == said[0]
+    path.write_text('{"hash": 1}\n')
+    with pytest.raises(DataError, match=r"said\.jsonl, line 1: .* expected a recorded reply"):
+        Replay(ReplayConfig(path=str(path)))
+
+
+def test_many_at_once_and_the_first_error_last() -> None:
+    assert sorted(each(range(20), lambda n: n * n, 3)) == [(n, n * n) for n in range(20)]
+
+    def ask(n: int) -> int:
+        if n == 5:
+            raise FormError("five")
+        return n
+
+    seen: list[int] = []
+    with pytest.raises(FormError, match="five"):
+        seen.extend(n for n, _ in each(iter(range(1000)), ask, 2))
+    assert {0, 1, 2, 3, 4} <= set(seen)
+    assert len(seen) < 10
