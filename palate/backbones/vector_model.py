@@ -33,10 +33,10 @@ class LlamaConfig(Config):
     times the width."""
     length: int = Field(2048, ge=2)
     """Places that it may read at once."""
-    begin: Literal["average", "drawn"] = "average"
-    """With weights as drawn a state begins as the vector of its own place, for all else is small. ``average``: values
-    and output of the first attention begin as the identity, so a state begins as its place's vector and the mean of
-    those so far, which is the sensible answer before anything is learnt."""
+    begin: Literal["drawn", "average"] = "drawn"
+    """With weights as drawn a state begins as little more than the vector of its own place: what is like the last item
+    comes next. ``average``: values and output of the first attention begin as the identity, which adds the mean of the
+    vectors so far."""
 
 
 class HubDecoderConfig(Config):

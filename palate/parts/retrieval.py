@@ -78,8 +78,7 @@ class Usearch:
         scores = np.full((len(queries), k), np.nan, dtype=np.float32)
         if not len(queries):
             return rows, scores
-        self.graph.expansion_search = max(int(self.graph.expansion_search), k)
-        found = self.graph.search(queries, k)
+        found: Any = self.graph.search(queries, k)
         keys, distances = np.atleast_2d(found.keys), np.atleast_2d(found.distances)
         counts = np.atleast_1d(found.counts) if len(queries) > 1 else np.array([keys.shape[1]])
         there = np.arange(keys.shape[1]) < counts[:, None]
