@@ -179,6 +179,24 @@ class ItemTokenizer(Protocol):
 
 
 @runtime_checkable
+class TwoTower(Protocol):
+    """A system whose score of an item is the dot product of two vectors, made without knowing each other."""
+
+    @property
+    def vectors_version(self) -> str:
+        """What both vectors follow from; another version, other vectors."""
+
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]``; a row of NaN for a request that gives nothing to go by."""
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]``; a row of NaN for an item that is never answered."""
+
+    def recommend(self, requests: Requests, k: int) -> Rankings:
+        """The best ``k`` items of each request, exact."""
+
+
+@runtime_checkable
 class Grows(Protocol):
     """A system that recommends items added after training at once, and stops recommending retired ones."""
 
