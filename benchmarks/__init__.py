@@ -14,5 +14,7 @@ BENCHMARKS = {
     "recommend": "benchmarks.recommend:run",
     "decode": "benchmarks.decode:against_floor",
     "decode-vs-generate": "benchmarks.decode:against_generate",
+    "item-encoding": "benchmarks.item_encoding:run",
+    "two-tower-serving": "benchmarks.two_tower_serving:run",
 }
 """Name → where its function lives. The only list."""

@@ -183,3 +183,19 @@ def test_vectors_cannot_be_shared_by_heads_that_do_not_fit(tmp_path: Path) -> No
     seq2seq(tmp_path)
     with pytest.raises(ConfigError, match="vectors are read by a decoder alone"):
         HubDecoder(HubDecoderConfig(model=str(tmp_path))).prepare(32, Run())
+
+
+def test_a_llama_from_nothing_may_begin_with_the_mean_of_what_it_read() -> None:
+    """Before anything is learnt its last state looks at the last vector, or also at those before."""
+    rng = torch.Generator().manual_seed(0)
+    vectors = torch.randn(40, 64, generator=rng)
+    packing = Packing(torch.tensor([40]))
+    near = {}
+    for begin in ("drawn", "average"):
+        torch.manual_seed(0)
+        decoder = Llama(LlamaConfig(begin=begin, layers=1)).prepare(64, Run())  # type: ignore[arg-type]
+        with torch.no_grad():
+            last = decoder.packed_states(vectors, packing, attend_within(packing))[-1]
+        near[begin] = [float(torch.cosine_similarity(last, other, 0)) for other in (vectors[-1], vectors[:-1].mean(0))]
+    assert near["drawn"][0] > 0.9
+    assert near["average"][1] > near["drawn"][1] + 0.1

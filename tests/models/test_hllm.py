@@ -16,6 +16,7 @@ from palate.core import store
 from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, StoreError, TrainingError
+from palate.core.protocols import TwoTower
 from palate.core.ranks import ranks
 from palate.core.requests import Requests
 from palate.core.run import Run
@@ -25,6 +26,7 @@ from palate.models.hierarchical.hllm import HLLM, paper
 from palate.parts.contrastive import info_nce
 from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.packing import Packing
+from palate.parts.retrieval import Retriever
 from palate.systems import build
 from tests.backbones.checkpoints import causal
 
@@ -443,5 +445,27 @@ def test_published_weights_are_read_from_one_file_of_their_layout(tmp_path: Path
     )
     with pytest.raises(StoreError, match=r"the weights 'user_llm\.norm\.weight' do not fit"):
         system.take_released(path, data)
-    with pytest.raises(StoreError, match="read as .safetensors only"):
+    with pytest.raises(StoreError, match=r"read as \.safetensors only"):
         system.take_released(tmp_path / "pytorch_model.bin", data)
+
+
+def test_two_towers_stand_behind_every_score(painter: HLLM, cold: Dataset) -> None:
+    """The products of its vectors are its scores, an index answers as it does and refuses after a change."""
+    requests = Requests.for_users(cold, np.arange(40)).leaving_out_history()
+    assert isinstance(painter, TwoTower)
+    products = painter.user_vectors(requests) @ painter.item_vectors().T
+    scores = np.concatenate([block.copy() for block in painter.score_blocks(requests)])
+    np.testing.assert_allclose(products, scores, atol=1e-5)
+    retriever = Retriever(painter)
+    own, found = painter.recommend(requests, 5), retriever.recommend(requests, 5)
+    np.testing.assert_allclose(own.scores, found.scores, atol=1e-5)
+    assert (own.item_rows == found.item_rows).mean() > 0.95, "but for ties within rounding"
+    assert np.isnan(painter.user_vectors(Requests.of([[]]))).all()
+    held = painter.items.held
+    try:
+        painter.retire_items(np.array([3]))
+        assert np.isnan(painter.item_vectors()[3]).all()
+        with pytest.raises(StoreError, match="call refresh"):
+            retriever.recommend(requests, 5)
+    finally:
+        painter.items.held = held

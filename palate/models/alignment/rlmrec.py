@@ -313,7 +313,7 @@ def _with(graph: str, alignment: Alignment) -> RLMRecConfig:
     settings = {
         "width": 32, "loss": "bpr", "reg": 1e-7, "batch_size": 4096, "layers": 3 if alignment == "contrastive" else 2,
         "training": {
-            "learning_rate": 1e-3, "betas": (0.9, 0.999), "clip_norm": 0.0, "epochs": 3000, "judge_every": 3,
+            "learning_rate": 1e-3, "betas": [0.9, 0.999], "clip_norm": 0.0, "epochs": 3000, "judge_every": 3,
             "patience": 5,
         },
     }  # fmt: skip

@@ -57,7 +57,7 @@ from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
 from palate.training.loop import optimise, seeded
-from palate.training.sequences import sequence_blocks, told_blocks
+from palate.training.sequences import sequence_blocks, sequence_states, told_blocks
 from palate.training.shell import GradientSystem, Lesson
 
 PREFIX = "Compress the following sentence into embedding: "
@@ -352,6 +352,27 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         return sequence_blocks(
             requests, read=self._states, table=tables.compared, bias=offsets, newcomer=newcomer, length=self.reads
         )
+
+    @property
+    def vectors_version(self) -> str:
+        """Of the item vectors held, and of which of them may be answered."""
+        self.fitted()
+        assert self.items.held is not None
+        return self.items.held.fingerprint
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]`` of unit length; NaN for an item that was retired."""
+        self._compares()
+        return (self.tables.compared + self.tables.offsets[:, None]).cpu().numpy()
+
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]`` of unit length; NaN for an empty history."""
+        self._compares()
+        return sequence_states(requests, read=self._states, table=self.tables.compared, length=self.reads)
+
+    def _compares(self) -> None:
+        if self.fitted().head is not None:
+            raise ConfigError(f"with objective={self.config.objective} scores are no products of two vectors")
 
     # -- a catalogue that grows --------------------------------------------------------------------------------------
 
