@@ -161,6 +161,12 @@ TABLE: tuple[System, ...] = (
         packages=("transformers", "tokenizers"),
     ),
     System(
+        "lite-llm4rec", "palate.models.hierarchical.lite_llm4rec:LiteLLM4Rec", "Lite-LLM4Rec", "hierarchical",
+        "Wang et al. 2024, arXiv 2402.09543", ("item text", "language model", "gradient"),
+        ("item text",), presets=("tiny", "cold", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
+    ),
+    System(
         "rating-average", "palate.models.rating.average:RatingAverage", "Average rating", "rating",
         "heuristics of Kang et al. 2023, arXiv 2305.06474", ("heuristic",), ("ratings",),
         presets=("everybody", "user"), ability="RatingPredictor",
@@ -262,6 +268,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "hub": "palate.backbones.hub:Hub",
         "minilm": "palate.backbones.encoder_model:MiniLMModel",
         "hub-encoder": "palate.backbones.encoder_model:HubEncoderModel",
+    },
+    "rec_model": {
+        "minilm": "palate.backbones.encoder_model:MiniLMModel",
+        "nano": "palate.backbones.nano:Nano",
+        "hub": "palate.backbones.hub:Hub",
+        "hub-encoder": "palate.backbones.encoder_model:HubEncoderModel",
+        "llama": "palate.backbones.vector_model:Llama",
     },
     "user_model": {
         "llama": "palate.backbones.vector_model:Llama",

@@ -81,6 +81,10 @@ class VectorModel(ABC, Generic[C]):
         return int(self.model.config.hidden_size)
 
     @property
+    def kind(self) -> Literal["causal"]:
+        return "causal"
+
+    @property
     def packs(self) -> bool:
         """Whether ``attend`` decides who sees whom; else each sequence sees itself, by the model's own attention."""
         return can_pack(self.model)
