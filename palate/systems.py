@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import isfunction
 from typing import Any, Literal
 
 from palate.core.config import Config, Part, configure, override
@@ -318,7 +319,13 @@ def _named(field: str, part: Part) -> tuple[Any, Config]:
         raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
     module, _, name = table[part.name].partition(":")
     kind = getattr(import_module(module), name)
-    return kind, _settings_of(kind.config_type, part.settings, f"{field} {part.name}")
+    where = f"{field} {part.name}"
+    if part.preset is None:
+        return kind, _settings_of(kind.config_type, part.settings, where)
+    preset = vars(import_module(module)).get(part.preset)
+    if not isfunction(preset) or preset.__annotations__ != {"return": kind.config_type.__name__}:
+        raise ConfigError(f"{where} has no preset '{part.preset}'")
+    return kind, override(preset(), part.settings, where=where)
 
 
 def _settings_of(kind: type[Config], settings: Mapping[str, Any], where: str) -> Config:

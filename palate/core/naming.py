@@ -203,11 +203,11 @@ class NamesVectors(NamesItems[C]):
 
     def fit(self, train: Dataset, run: Run, vectors: FloatArray | None = None) -> Self:
         """Learn from the items that occur in ``train``, name all; ``vectors`` ``[N, D]`` replace the encoder's."""
-        self._given = vectors
+        self._given, self._run = vectors, run
         try:
             return super().fit(train, run)
         finally:
-            self._given = None
+            self._given = self._run = None
 
     def add(self, catalogue: Dataset, vectors: FloatArray | None = None) -> Self:
         """Name new items from their texts, or from ``vectors`` ``[n, D]``, one row a new item."""
@@ -250,7 +250,10 @@ class NamesVectors(NamesItems[C]):
         """``[n, D]`` what the encoder makes of these items' texts."""
         if self.encoder is None:
             raise TrainingError(f"{type(self).__name__} has no encoder here: give it one, or the items' vectors")
-        return type(self).item_vectors(dataset, self.encoder, self.config.text)[item_rows]  # type: ignore[attr-defined]
+        vectors = type(self).item_vectors(
+            dataset, self.encoder, self.config.text, run=self._run, learn=self._run is not None  # type: ignore[attr-defined]
+        )  # fmt: skip
+        return vectors[item_rows]
 
     @property
     def parts(self) -> dict[str, store.Savable]:
@@ -266,6 +269,8 @@ class NamesVectors(NamesItems[C]):
         self.facts["places"] = [max(place, int(top)) for place, top in zip(places, most, strict=True)]
 
     _given: FloatArray | None = None
+    _run: Run | None = None
+    """Set while ``fit`` goes on."""
 
     def _vectors(self, dataset: Dataset, item_rows: IntArray) -> FloatArray:
         vectors = self.vectors(dataset, item_rows) if self._given is None else self._given

@@ -84,7 +84,7 @@ def test_items_of_one_kind_begin_alike(name: str) -> None:
     found = health(tokenizer.codes, vectors, tokenizer.facts, ordered=name != "product")
     assert found.agreement is not None
     assert found.collisions == 0
-    assert found.collisions_before is not None
+    assert found.collisions_first is not None
     assert found.agreement.first > 4 * found.agreement.first_chance
     assert found.agreement.overlap > 4 * found.agreement.chance
     assert all(place.balance > 0.7 for place in found.places)

@@ -454,7 +454,7 @@ def minilm() -> HLLMConfig:
 def paper() -> HLLMConfig:
     """The published setting for PixelRec, with two models of 1.1 billion weights that must be here or fetched."""
     model = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
-    settings = {"model": model, "precision": "bf16", "recompute": True}
+    settings = {"model": model, "recompute": True}
     return HLLMConfig(
         item_model=Part(name="hub", settings=settings), user_model=Part(name="hub", settings=settings),
         text=ItemText(fields=("title", "tag", "description"), named=True, separator="", once=False), prefix=PREFIX,
