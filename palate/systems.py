@@ -140,19 +140,19 @@ TABLE: tuple[System, ...] = (
         packages=("transformers", "tokenizers"),
     ),
     System(
+        "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
+        "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
+        presets=("tiny", "paper"), packages=("tokenizers",),
+    ),
+    System(
         "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
         "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
-        presets=("tiny", "generative", "paper", "paper_generative"),
+        presets=("tiny", "generative", "paper", "paper_generative"), pretrained="encoder",
     ),
     System(
         "llmrec", "palate.models.alignment.llmrec:LLMRec", "LLMRec", "alignment",
         "Wei et al. 2024, arXiv 2311.00423", ("graph", "augmentation", "side information", "gradient"), ("item text",),
-        presets=("tiny", "paper"),
-    ),
-    System(
-        "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
-        "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
-        presets=("tiny", "paper"), packages=("tokenizers",),
+        presets=("tiny", "paper"), pretrained="encoder",
     ),
     System(
         "hllm", "palate.models.hierarchical.hllm:HLLM", "HLLM", "hierarchical",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UserTraits,
     )
     from palate.core.chat import ChatReply, ChatRequest, Usage
+    from palate.core.code_health import CodeHealth
     from palate.core.codes import Codes
     from palate.core.config import Config
     from palate.core.dataset import Dataset
@@ -165,6 +166,9 @@ class ItemTokenizer(Protocol):
 
     def retire(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> Self:
         """Items whose names lead nowhere from now on, or lead to them again."""
+
+    def health(self, vectors: FloatArray | None = None) -> CodeHealth:
+        """Use, balance and collisions of the names; with vectors ``[N, D]`` also if items alike are named alike."""
 
     def save(self, folder: Path) -> None:
         """Write everything that ``load`` needs into ``folder``."""

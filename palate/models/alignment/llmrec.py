@@ -38,11 +38,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,7 +61,7 @@ from palate.data.pairs import PairBatch, Unmet
 from palate.parts.augmented_bpr import Triplets
 from palate.parts.dropout import Dropout
 from palate.parts.masked_features import MaskedFeatures
-from palate.parts.propagation import BipartiteGraph, Flow
+from palate.parts.propagation import BipartiteGraph, Flow, layer_mean
 from palate.parts.pruning import LossMemory, Prune, kept
 from palate.parts.side_features import Features
 from palate.training.graphs import GraphConfig, GraphNetwork, GraphSystem, Taught
@@ -73,6 +73,9 @@ class LLMRecConfig(GraphConfig):
     """Of the id encoder."""
     rows: bool = False
     """Scale the adjacency by the receiving side alone, with a softmax over the last layer, as the public code does."""
+    keep: float = Field(1.0, gt=0, le=1)
+    """The chance of an edge to carry id vectors in a step of training: a loss taken without its own edge tells noise
+    better."""
     annotator: Part = Part(name="extractive")
     """What chooses among candidates and writes attributes and traits."""
     encoder: Part = Part(name="auto")
@@ -112,6 +115,12 @@ class LLMRecConfig(GraphConfig):
     """γ of the error ``(1 - cos)^γ``."""
     reg: float = Field(1e-3, ge=0)
     training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=5e-3, patience=20)
+
+    @model_validator(mode="after")
+    def _rows_are_whole(self) -> Self:
+        if self.rows and self.keep < 1:
+            raise ValueError("keep thins the symmetric encoder alone; set rows=false or keep=1")
+        return self
 
 
 SPACE: SearchSpace = {
@@ -209,7 +218,7 @@ class Network(GraphNetwork):
         fused = [
             own + config.text_scale * F.normalize(flowed[:, :d], dim=-1)
             + config.profile_scale * F.normalize(from_traits, dim=-1)
-            + config.attribute_scale * F.normalize(flowed[:, d:].reshape(len(own), -1, d), dim=-1).sum(1)
+            + config.attribute_scale * F.normalize(flowed[:, d:].reshape(len(own), len(attributes), d), dim=-1).sum(1)
             for own, flowed, from_traits in (
                 (users, at_users, traits_at_users), (items, at_items, traits_at_items)
             )
@@ -221,8 +230,9 @@ class Network(GraphNetwork):
 
     def ids(self, graph: Flow, ego: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the layers of ego embeddings ``[U + N, D]``."""
-        users, items = self.split(ego)
-        return graph.layer_mean(users, items, self.config.layers)
+        if self.training and self.config.keep < 1:
+            return self.split(layer_mean(graph.graph.thinned(self.config.keep), ego, self.config.layers))
+        return graph.layer_mean(*self.split(ego), self.config.layers)
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -293,7 +303,9 @@ class Network(GraphNetwork):
         )
         if not len(features.attributes):
             return of_users
-        blocks = encoded.attributes[1][items].reshape(len(items), -1, d).transpose(0, 1)  # [K, m, D]
+        blocks = (
+            encoded.attributes[1][items].reshape(len(items), len(features.attributes), d).transpose(0, 1)
+        )  # [K, m, D]
         known = features.attributes_known[:, items]
         return of_users + self.hidden_attributes.loss(blocks, features.attributes[:, items], known, power)
 

@@ -368,7 +368,8 @@ def paper() -> LCRecConfig:
     """The published setting, with a model of 7 billion weights that must be here or fetched."""
     model = "huggyllama/llama-7b"
     names = {
-        "encoder": {"name": "hub", "model": model, "pooling": "mean"}, "hidden": [2048, 1024, 512, 256, 128, 64],
+        "encoder": {"name": "hub", "model": model, "pooling": "mean"},
+        "size": 256, "hidden": [2048, 1024, 512, 256, 128, 64],
         "training": {
             "epochs": 10_000, "learning_rate": 1e-3, "weight_decay": 1e-4, "clip_norm": 1.0, "warmup_steps": 600,
             "schedule": "linear", "judge_every": 50, "patience": 1000,

@@ -299,7 +299,9 @@ def paper() -> TIGERConfig:
     return TIGERConfig(
         tokenizer=Part(
             name="rq-vae",
-            settings={"levels": 3, "hidden": [512, 256, 128], "uniform_last": False, "tie_break": "counter"},
+            settings={
+                "levels": 3, "size": 256, "hidden": [512, 256, 128], "uniform_last": False, "tie_break": "counter",
+            },
         ),
         user_tokens=2000, cold_share=0.1,
         training=TrainingConfig(

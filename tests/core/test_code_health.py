@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from palate.core.code_health import agree, health
 from palate.core.codes import Codes
 from palate.core.errors import DataError
 from palate.core.naming import all_live, level_codes
-from palate.parts.code_health import agree, health
 
 
 def test_use_and_balance_by_hand() -> None:
