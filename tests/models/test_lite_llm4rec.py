@@ -168,7 +168,7 @@ def test_learns_a_hundred_users_by_heart() -> None:
 
 @pytest.mark.parametrize("kind", ["hub-encoder", "hub", "nano"])
 def test_prompts_stand_around_the_items_whatever_the_model(kind: str, tmp_path: Path) -> None:
-    """An encoder, a T5's encoder, a decoder: each learns, reads items and prompt; text lengths change nothing."""
+    """An encoder, the encoder of a T5, a decoder: each learns, and reads as many places as items and prompts have."""
     if kind != "nano":
         (bert if kind == "hub-encoder" else seq2seq)(tmp_path)
     rec = {"name": kind, "settings": NANO if kind == "nano" else {"model": str(tmp_path)}}

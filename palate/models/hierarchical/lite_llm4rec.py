@@ -11,6 +11,7 @@ The body of the paper was not at hand; what its abstract and summaries leave ope
 - ``head="free"`` has a learnt row and bias for each item: an item added later may be read and is never answered.
   ``head="tied"`` compares with the item vectors, ``z · A h``: what is new is answered at once, and a step reads the
   texts of the whole catalogue.
+- The bias of a free head begins as the log of each item's share of events, what can be said before anything is read.
 - ``reads="ids"`` puts a table of items in place of their texts: the control that shows what texts add.
 - A newcomer is shown what people meet most.
 """
@@ -191,6 +192,9 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network = self.fitted()
         network.popularity.count(train.item_counts)
+        if network.bias is not None and not network.bias.any():
+            with torch.no_grad():
+                network.bias.copy_(network.popularity.log_share)
         if self.config.learns == "user":
             self.items.freeze(network)
         return self._lesson(train, run, self.config.training)
