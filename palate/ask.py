@@ -1,10 +1,14 @@
-"""Asking a fitted run: outside ids in, titles out. Every door (command line, HTTP, tools) asks through here."""
+"""Asking a fitted run: outside ids in, titles out. Every door (command line, HTTP, tools) asks through here.
+
+A door fills in a ``Question``; ``Asker.read`` turns its ids into rows, ``Asker.answers`` asks the system about many of
+them at once and says each answer in ids and titles. Two doors that ask the same therefore answer the same.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,18 +16,27 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from palate.core.errors import MisuseError, UnknownIdError, nearest
-from palate.core.protocols import Recommender
-from palate.core.ragged import Ragged
+from palate.core.dataset import Dataset
+from palate.core.errors import DataError, MisuseError, UnknownIdError, nearest
+from palate.core.protocols import Grows, Recommender
+from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Ranking
 from palate.core.requests import Requests
 from palate.core.run import Progress, Silent
+from palate.data.positives import EVERY_EVENT, positive_filter
+from palate.questions import Answer, Asked, Because, Later, Met, Question, Recommended, together
 from palate.runs import FittedRun
 
 USERS_AT_ONCE = 4096
 """Users answered between two pieces of the file that ``everyone`` writes."""
 WHY_EVENTS = 50
 """At most so many newest events of a history are taken out, one after another, to explain an answer."""
+HINTED_TITLES = 2000
+"""The nearest title is looked for among at most so many: in a large catalogue that takes seconds."""
+SHOWN_EVENTS = 50
+"""An answer repeats at most so many newest events of the history that it read."""
+SHOWN_REASONS = 3
+"""Events that an answer names beside each item, those that moved its score most."""
 
 
 @dataclass(frozen=True)
@@ -35,38 +48,162 @@ class Reason:
 
 
 class Asker:
-    """A run's first seed, ready to answer. ``item_ids`` and ``titles`` are those of the run's catalogue."""
+    """A run's first seed, ready to answer. ``item_ids`` and ``titles`` are those of the run's catalogue, to which
+    ``add_items`` adds. Not for several threads at once."""
 
-    def __init__(self, run: FittedRun) -> None:
+    def __init__(self, run: FittedRun, name: str | None = None) -> None:
         if run.row.ability != "Recommender":
             raise MisuseError(f"{run.name} is a {run.plan.system}, which predicts ratings and recommends nothing")
         self.run = run
+        self.name = name or run.name
         self.system: Recommender = run.system(run.plan.seeds[0], verify=False)
-        self.item_ids: list[str] = run.items["item"].to_list()
-        titles = run.items["title"].to_list() if "title" in run.items.columns else self.item_ids
-        self.titles: list[str] = [title or f"item {item}" for title, item in zip(titles, self.item_ids, strict=True)]
-        self.row_of = {item: row for row, item in enumerate(self.item_ids)}
-        self._row_of_title = {title.casefold(): row for row, title in reversed(list(enumerate(self.titles)))}
+        self.item_ids: list[str] = []
+        self.titles: list[str] = []
+        self.row_of: dict[str, int] = {}
+        self._row_of_title: dict[str, int] = {}
+        self._catalogue: Dataset | None = None
+        self._retired = np.zeros(0, dtype=np.int64)
+        self._know(run.items)
+
+    def _know(self, items: pl.DataFrame) -> None:
+        """Further items, whose rows follow the last."""
+        ids = items["item"].to_list()
+        titles = items["title"].to_list() if "title" in items.columns else ids
+        for item, title in zip(ids, titles, strict=True):
+            row = self.row_of[item] = len(self.item_ids)
+            self.item_ids.append(item)
+            self.titles.append(title or f"item {item}")
+            self._row_of_title.setdefault(self.titles[-1].casefold(), row)
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether the system reads the words of a question."""
+        return "words" in self.run.row.tags
+
+    # -- asking ------------------------------------------------------------------------------------------------------
 
     def user(self, user: str) -> Requests:
         """What ``palate recommend --user`` asks: the whole history of a known user, which is not answered again."""
-        rows = self.run.dataset.user_rows_of([user])
-        return Requests.for_users(self.run.dataset, rows).leaving_out_history()
+        return together([self.read(Question(user=user))])
 
     def history(self, items: Sequence[str]) -> Requests:
         """A newcomer who met ``items`` (ids, or exact titles), oldest first."""
-        return Requests.of([[self.item_row(item) for item in items]]).leaving_out_history()
+        return together([self.read(Question(history=items))])
 
     def item_row(self, name: str) -> int:
         """The row of an id, else of a title (any case). Raises ``UnknownIdError`` naming the nearest title."""
         row = self.row_of.get(name, self._row_of_title.get(name.casefold()))
         if row is None:
-            raise UnknownIdError(f"no item or title '{name}' in this catalogue{nearest(name, self.titles)[:120]}")
+            hint = nearest(name, self.titles)[:120] if len(self.titles) <= HINTED_TITLES else ""
+            raise UnknownIdError(f"no item or title '{name[:80]}' in this catalogue{hint}")
         return row
+
+    def read(self, question: Question) -> Asked:
+        """A question in rows. Raises ``UnknownIdError`` or ``MisuseError`` in one sentence."""
+        if (question.user is None) == (question.history is None):
+            raise MisuseError("say who is asked: either a user or a history")
+        if question.words and not self.reads_words:
+            raise MisuseError(f"{self.name} is a {self.run.plan.system}, which reads no words; ask it without")
+        user_row, times = -1, None
+        if question.user is not None:
+            user_row, history, times = self._history_of(question.user, question.later)
+        else:
+            history = self._rows(question.history or ())
+        candidates = None if question.candidates is None else self._rows(question.candidates)
+        left = np.concatenate([history, self._rows(question.leave_out), self._retired])
+        return Asked(user_row, history, times, question.words, candidates, left)
+
+    def answers(self, asked: Sequence[Asked], k: int, *, why: bool = False) -> list[Answer]:
+        """One answer a question. Questions of different kinds may be mixed; each is answered as if it were alone."""
+        alike: dict[tuple[bool, bool, bool], list[int]] = {}
+        for place, one in enumerate(asked):
+            alike.setdefault((one.times is None, one.candidates is None, not one.words), []).append(place)
+        found: dict[int, Answer] = {}
+        for places in alike.values():
+            requests = together([asked[place] for place in places])
+            rankings = self.system.recommend(requests, k)
+            for i, (place, ranking) in enumerate(zip(places, rankings.named(self.item_ids), strict=True)):
+                found[place] = self._said(requests[i : i + 1], ranking, rankings.exact, why)
+        return [found[place] for place in range(len(asked))]
 
     def answer(self, requests: Requests, k: int) -> list[Ranking]:
         """One ranking a request, in outside ids."""
         return list(self.system.recommend(requests, k).named(self.item_ids))
+
+    def explained(self, asked: Asked, items: Sequence[str]) -> Answer:
+        """The score of each of ``items`` for one question, and what moved it, in the order of the scores.
+
+        An item that the system cannot score stands last, without a score.
+        """
+        rows = self._rows(items)
+        requests = together([asked])
+        scores = self.system.score(replace(requests, leave_out=None, candidates=None), Ragged.of([rows]))
+        order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
+        ranking = Ranking(tuple(self.item_ids[rows[i]] for i in order), tuple(float(scores[i]) for i in order))
+        return self._said(requests, ranking, True, why=True)
+
+    def similar(self, item: str) -> Question:
+        """The question whose answers are like ``item``: what somebody would get who met it and nothing else."""
+        return Question(history=[item])
+
+    def _history_of(self, user: str, later: Sequence[Later]) -> tuple[int, IntArray, IntArray | None]:
+        """The row of a user (-1 where only ``later`` knows them), their history and its times."""
+        dataset = self.run.dataset
+        (row,) = dataset.user_rows_of([user], missing="negative" if later else "error")
+        past = np.zeros(0, dtype=np.int64) if row < 0 else dataset.histories.row(int(row)).astype(np.int64)
+        known = [event for event in self._counted(later) if event.item in self.row_of]
+        rows = np.concatenate([past, np.array([self.row_of[event.item] for event in known], dtype=np.int64)])
+        if dataset.times is None:
+            return int(row), rows, None
+        here = slice(0, 0) if row < 0 else slice(int(dataset.histories.starts[row]), int(dataset.histories.stops[row]))
+        times = np.concatenate([dataset.times[here], np.array([event.time for event in known], dtype=np.int64)])
+        order = np.argsort(times, kind="stable")
+        return int(row), rows[order], times[order]
+
+    def _counted(self, later: Sequence[Later]) -> Sequence[Later]:
+        """Those that the rule counts by which the data were read, such as ``rating>=4``."""
+        rule = self.run.dataset.about.positive
+        if not later or rule == EVERY_EVENT:
+            return later
+        schema = {"kind": pl.String, "rating": pl.Float64}
+        table = pl.DataFrame([(event.kind, event.rating) for event in later], schema=schema, orient="row")
+        try:
+            counts = table.select(positive_filter(rule, table.schema)).to_series()
+        except DataError:  # a rule about something that later events do not say
+            return ()
+        return [event for event, counted in zip(later, counts, strict=True) if counted]
+
+    def _rows(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        return np.fromiter((self.item_row(name) for name in names), dtype=np.int64, count=len(names))
+
+    def _said(self, requests: Requests, ranking: Ranking, exact: bool, why: bool) -> Answer:
+        """One answer in ids and titles; with ``why`` also what moved each score."""
+        title = self.titles
+        history = requests.histories.row(0)
+        because: list[list[Because]] | None = None
+        words: list[float] | None = None
+        if why:
+            because = [
+                [
+                    Because(reason.item, title[self.row_of[reason.item]], reason.drop)
+                    for reason in of_one[:SHOWN_REASONS]
+                    if not np.isnan(reason.drop)
+                ]
+                for of_one in self.why(requests, ranking)
+            ]
+            words = self.words_drops(requests, ranking)
+        recommended = [
+            Recommended(
+                i + 1, item, title[self.row_of[item]], None if np.isnan(score) else score,
+                None if because is None else because[i],
+                None if words is None else words[i],
+            )
+            for i, (item, score) in enumerate(zip(ranking.items, ranking.scores, strict=True))
+        ]  # fmt: skip
+        met = [Met(self.item_ids[row], title[row]) for row in history[-SHOWN_EVENTS:]]
+        return Answer(self.name, self.run.plan.system, exact, len(history), met, recommended)
+
+    # -- why ---------------------------------------------------------------------------------------------------------
 
     def why(self, requests: Requests, answers: Ranking) -> list[list[Reason]]:
         """For one request: how the score of each answer changes when one history item is taken out (leave-one-out).
@@ -89,8 +226,9 @@ class Asker:
             history_times=None if requests.history_times is None else requests.history_times[without].reshape(-1),
             user_rows=repeated(requests.user_rows),
             times=repeated(requests.times),
+            words=None if requests.words is None else requests.words * len(position),
         )
-        full = self.system.score(replace(requests, leave_out=None), Ragged.of([rows]))
+        full = self.system.score(replace(requests, leave_out=None, candidates=None), Ragged.of([rows]))
         less = self.system.score(asked, Ragged.of([rows] * len(position))).reshape(len(position), len(rows))
         reasons = []
         for answer in range(len(rows)):
@@ -98,6 +236,67 @@ class Asker:
             order = np.argsort(-np.nan_to_num(drops, nan=-np.inf), kind="stable")
             reasons.append([Reason(self.item_ids[history[position[i]]], float(drops[i])) for i in order])
         return reasons
+
+    def words_drops(self, requests: Requests, answers: Ranking) -> list[float] | None:
+        """For one request with words and a history: how much lower each answer would score without the words."""
+        if requests.words is None or not len(requests.histories.row(0)):
+            return None  # without words and history nothing is known of whoever asks
+        rows = Ragged.of([[self.row_of[item] for item in answers.items]])
+        full = replace(requests, leave_out=None, candidates=None)
+        drops = self.system.score(full, rows) - self.system.score(replace(full, words=None), rows)
+        return [float(drop) for drop in drops]
+
+    # -- a catalogue that grows --------------------------------------------------------------------------------------
+
+    @property
+    def grows(self) -> bool:
+        """Whether the system recommends items that are added after training."""
+        return isinstance(self.system, Grows)
+
+    def table_of(self, items: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+        """New items as rows of this catalogue's table. Raises ``DataError`` naming the item and the column."""
+        schema = self._living.items.schema
+        rows = []
+        for entry in items:
+            if entry["item"] in self.row_of:
+                raise DataError(f"item '{entry['item']}' is in this catalogue already")
+            rows.append(
+                {column: _fitting(value, schema, column, str(entry["item"])) for column, value in entry.items()}
+            )
+        return pl.DataFrame(rows, schema=schema)
+
+    def add_items(self, items: pl.DataFrame) -> None:
+        """Recommend these too from now on; ``items`` comes from ``table_of``. Raises ``MisuseError`` where the system
+        knows only what it was fitted on."""
+        if not isinstance(self.system, Grows):
+            raise MisuseError(
+                f"{self.name} is a {self.run.plan.system}, which knows only the items it was fitted on; "
+                "fit it again with them, or serve a system that reads items' texts"
+            )
+        if not items.height:
+            return
+        grown = replace(self._living, items=pl.concat([self._living.items, items]))
+        self.system.add_items(grown)
+        self._catalogue = grown
+        self._know(items)
+
+    def retire_items(self, items: Sequence[str], *, back: bool = False) -> None:
+        """Never answer these items from now on, or answer them again. Histories may hold them as before."""
+        rows = self._rows(items)
+        self._retired = np.setdiff1d(self._retired, rows) if back else np.union1d(self._retired, rows)
+        if isinstance(self.system, Grows):
+            self.system.retire_items(rows, back=back)
+
+    @property
+    def n_retired(self) -> int:
+        return len(self._retired)
+
+    @property
+    def _living(self) -> Dataset:
+        """The run's data with the items that were added since."""
+        return self._catalogue or self.run.dataset
+
+    # -- everybody ---------------------------------------------------------------------------------------------------
 
     def everyone(self, out: Path, k: int, progress: Progress | None = None) -> int:
         """Answer every user of the data into a Parquet file (user, rank, item, title, score); memory stays bounded.
@@ -138,3 +337,19 @@ class Asker:
         finally:
             progress.finish()
         return dataset.n_users
+
+
+def _fitting(value: object, schema: pl.Schema, column: str, item: str) -> object:
+    """A value as the catalogue's column takes it: a list for a list, text for text."""
+    if column not in schema:
+        raise DataError(f"item '{item}': this catalogue has no column '{column}'{nearest(column, schema)[:120]}")
+    kind = schema[column]
+    if isinstance(kind, pl.List) and isinstance(value, str):
+        value = [value]
+    elif kind == pl.String and isinstance(value, list):
+        value = ", ".join(value)
+    try:
+        pl.Series([value], dtype=kind, strict=True)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        raise DataError(f"item '{item}': column '{column}' holds {kind}, not {str(value)[:40]!r}") from None
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from palate.ask import Asker
-    from palate.core.requests import Requests
+    from palate.questions import Answer
 
 
 def recommend(
@@ -21,6 +22,9 @@ def recommend(
     history: str | None = None,
     all_users: bool = False,
     out: Path | None = None,
+    words: str = "",
+    candidates: str | None = None,
+    leave_out: str = "",
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
     why: bool = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
@@ -39,6 +43,12 @@ def recommend(
         Answer every user into --out F.parquet, a piece at a time.
     out
         The Parquet file for --all-users.
+    words
+        What is wished, such as "something lighter", for systems that read words.
+    candidates
+        Answer only these items, written as in --history.
+    leave_out
+        Never answer these items, written as in --history. What was met is never answered.
     k
         How many items for each.
     why
@@ -48,23 +58,30 @@ def recommend(
     """
     from palate.ask import Asker
     from palate.core.errors import MisuseError
+    from palate.questions import Question
     from palate.runs import FittedRun
 
     if (user is not None) + (history is not None) + all_users != 1:
         raise MisuseError("say who is asked: one of --user U, --history a,b,c or --all-users --out F.parquet")
     if k < 1:
         raise MisuseError(f"-k {k}: ask for at least one item")
-    if all_users and (why or as_json):
-        raise MisuseError("--all-users writes a Parquet file; --why and --json are for one request")
+    if all_users and (why or as_json or words or candidates is not None or leave_out):
+        raise MisuseError(
+            "--all-users writes a Parquet file; "
+            "--why, --json, --words, --candidates and --leave-out are for one request"
+        )
     if out is not None and not all_users:
         raise MisuseError("--out is the file of --all-users")
     asker = Asker(FittedRun.open(run))
     if all_users:
         _everyone(asker, out, k)
         return
-    requests = asker.user(user) if user is not None else asker.history(_listed(history or ""))
-    answer = _answer(asker, requests, k, why)
-    print(json.dumps(answer, indent=2, ensure_ascii=False)) if as_json else _show(answer)
+    question = Question(
+        user=user, history=None if history is None else _listed(history), words=words,
+        candidates=None if candidates is None else _listed(candidates), leave_out=_listed(leave_out),
+    )  # fmt: skip
+    (answer,) = asker.answers([asker.read(question)], k, why=why)
+    print(json.dumps(_plain(answer), indent=2, ensure_ascii=False)) if as_json else _show(answer)
 
 
 def _listed(text: str) -> list[str]:
@@ -81,49 +98,40 @@ def _everyone(asker: Asker, out: Path | None, k: int) -> None:
     print(f"{n_users:,} users answered, {k} items each → {out}")
 
 
-def _answer(asker: Asker, requests: Requests, k: int, why: bool) -> dict[str, Any]:
-    (ranking,) = asker.answer(requests, k)
-    reasons = asker.why(requests, ranking) if why else None
-    title = dict(zip(asker.item_ids, asker.titles, strict=True))
-    listed = []
-    for i, (item, score) in enumerate(zip(ranking.items, ranking.scores, strict=True)):
-        entry: dict[str, Any] = {"rank": i + 1, "item": item, "title": title[item], "score": score}
-        if reasons is not None:
-            entry["because"] = [
-                {"item": reason.item, "title": title[reason.item], "drop": reason.drop} for reason in reasons[i][:3]
-            ]
-        listed.append(entry)
-    met = [asker.item_ids[row] for row in requests.histories.row(0) if row < len(asker.item_ids)]
-    return {
-        "run": asker.run.name, "system": asker.run.plan.system,
-        "history": [{"item": item, "title": title[item]} for item in met], "recommended": listed,
-    }  # fmt: skip
+def _plain(answer: Answer) -> dict[str, Any]:
+    """The answer as JSON; what was not asked for is left out."""
+    plain = asdict(answer)
+    plain["recommended"] = [
+        {key: value for key, value in one.items() if value is not None} for one in plain["recommended"]
+    ]
+    return plain
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _show(answer: Answer) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    recent = answer["history"][-8:]
-    before = len(answer["history"]) - len(recent)
+    recent = answer.history[-8:]
+    before = answer.events - len(recent)
     if recent:
         earlier = f"({before} earlier) … " if before else ""
-        console.print(f"[bold]Lately:[/] {earlier}{escape(' · '.join(event['title'] for event in recent))}")
+        console.print(f"[bold]Lately:[/] {earlier}{escape(' · '.join(event.title for event in recent))}")
     else:
         console.print("[bold]A newcomer[/] with no history")
-    table = Table(title=f"{answer['run']} recommends", title_justify="left", header_style="bold")
+    table = Table(title=f"{answer.run} recommends", title_justify="left", header_style="bold")
     table.add_column("", justify="right")
     table.add_column("title", overflow="fold")
     table.add_column("score", justify="right")
-    explained = any("because" in entry for entry in answer["recommended"])
+    explained = any(one.because is not None for one in answer.recommended)
     if explained:
         table.add_column("moved most by (score change when taken out)", overflow="fold")
-    for entry in answer["recommended"]:
-        row = [str(entry["rank"]), escape(entry["title"]), f"{entry['score']:.3g}"]
+    for one in answer.recommended:
+        row = [str(one.rank), escape(one.title), "" if one.score is None else f"{one.score:.3g}"]
         if explained:
-            parts = [f"{escape(why['title'])} ({-why['drop']:+.2g})" for why in entry["because"]]
+            parts = [f"{escape(why.title)} ({-why.drop:+.2g})" for why in one.because or ()]
+            parts += [] if one.words_drop is None else [f"the words ({-one.words_drop:+.2g})"]
             row.append(" · ".join(parts))
         table.add_row(*row)
     console.print(table)

@@ -1,0 +1,70 @@
+"""``palate serve``: one or more runs over HTTP."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+PACKAGES = ("fastapi", "uvicorn", "structlog", "prometheus_client")
+
+
+def serve(
+    run: Path,
+    /,
+    *more: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    store: Path | None = None,
+    tokens: Path | None = None,
+    watch: float = 5.0,
+    timeout: Annotated[float, Parameter(name="--timeout")] = 10.0,
+    waiting: int = 1024,
+) -> None:
+    """Serve fitted runs over HTTP until the process is told to stop; /openapi.json says what may be asked.
+
+    Parameters
+    ----------
+    run
+        A run folder that palate fit wrote, or a link to one; served under the folder's name.
+    more
+        Further runs.
+    host
+        Where to listen. Any address but this machine's own needs --tokens.
+    port
+        0 takes a free one.
+    store
+        The SQLite file of events and added items; by default serving.sqlite beside the first run.
+    tokens
+        A file of API tokens, a line each: read TOKEN or write TOKEN. PALATE_READ_TOKEN and PALATE_WRITE_TOKEN count
+        too.
+    watch
+        Look every so many seconds whether a folder holds another run now; 0 does not (SIGHUP always looks).
+    timeout
+        Seconds that an answer may take.
+    waiting
+        Questions that may wait for a run; further ones are told to come back later.
+    """
+    from palate.core.errors import MissingExtraError, MisuseError
+
+    if any(find_spec(package) is None for package in PACKAGES):
+        raise MissingExtraError.needing("palate serve", "serve")
+    if not 0 <= port < 2**16 or timeout <= 0 or waiting < 1 or watch < 0:
+        raise MisuseError("--port is 0 to 65535, --timeout and --waiting are above 0, --watch is not below 0")
+    from palate.serving.auth import check_address, read_tokens
+    from palate.serving.served import Limits
+    from palate.serving.server import Address
+    from palate.serving.server import serve as answer
+    from palate.serving.service import Service
+
+    allowed = read_tokens(tokens, os.environ)
+    check_address(host, allowed)
+    folders = [run, *more]
+    service = Service(
+        folders, store or run.absolute().parent / "serving.sqlite", limits=Limits(waiting=waiting, seconds=timeout)
+    )
+    service.watch(watch)
+    answer(service, Address(host, port), allowed, lambda where: print(f"serving on {where}", flush=True))

@@ -1,0 +1,114 @@
+"""What is asked of a run and what it answers, in outside ids: the words that all doors share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from palate.core.ragged import IntArray, Ragged
+from palate.core.requests import Requests
+
+
+@dataclass(frozen=True)
+class Later:
+    """An event that the data do not hold: it happened after they were read."""
+
+    item: str
+    time: int
+    """Milliseconds."""
+    kind: str | None = None
+    rating: float | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one request asks, in outside ids. Either a user is named or a history is given.
+
+    user        a user of the data; their whole history there is read, and ``later`` with it
+    history     ids or exact titles, oldest first; an empty one is a newcomer
+    later       further events of the user; somebody whom the data do not know is known by them alone
+    words       what the user wishes, for systems that read words
+    candidates  ids or titles: only these may be answered
+    leave_out   ids or titles that must not be answered, beside the history, which never is
+    """
+
+    user: str | None = None
+    history: Sequence[str] | None = None
+    later: Sequence[Later] = ()
+    words: str = ""
+    candidates: Sequence[str] | None = None
+    leave_out: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question in rows: the user (-1 = nobody known), the history and its times (None = unknown)."""
+
+    user_row: int
+    history: IntArray
+    times: IntArray | None
+    words: str
+    candidates: IntArray | None
+    leave_out: IntArray
+
+
+@dataclass(frozen=True)
+class Met:
+    """An item of a history."""
+
+    item: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Because:
+    """Without this event in the history the score would be lower by ``drop`` (higher, when negative)."""
+
+    item: str
+    title: str
+    drop: float
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """One item of an answer; ``score`` is None where the system cannot say one.
+
+    Only when it was asked why: ``because``, the events that moved the score most, and where there were words beside a
+    history ``words_drop``, how much lower the score would be without them.
+    """
+
+    rank: int
+    item: str
+    title: str
+    score: float | None = None
+    because: list[Because] | None = None
+    words_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run says to one question, best first. ``history`` is the newest of the ``events`` it read; ``exact`` is
+    False where a search may have missed a better item."""
+
+    run: str
+    system: str
+    exact: bool
+    events: int
+    history: list[Met]
+    recommended: list[Recommended]
+
+
+def together(asked: Sequence[Asked]) -> Requests:
+    """Questions of one kind as one batch: all have times or none, all have candidates or none."""
+    times = [one.times for one in asked if one.times is not None]
+    candidates = [one.candidates for one in asked if one.candidates is not None]
+    return Requests(
+        histories=Ragged.of([one.history for one in asked]),
+        history_times=np.concatenate(times) if times else None,
+        user_rows=np.array([one.user_row for one in asked], dtype=np.int64),
+        words=tuple(one.words for one in asked) if any(one.words for one in asked) else None,
+        candidates=Ragged.of(candidates) if candidates else None,
+        leave_out=Ragged.of([one.leave_out for one in asked]),
+    )

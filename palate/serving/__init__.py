@@ -1,0 +1,1 @@
+"""Doors for programs: a run over HTTP."""

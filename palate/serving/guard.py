@@ -1,0 +1,142 @@
+"""What stands before every route: host, size and time of a request, safe headers, one log line, one figure.
+
+Plain ASGI. The whole body is read here, so a route never sees one that is too large or never ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from palate.serving.logs import Log
+from palate.serving.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_BYTES = 1 << 20
+BODY_SECONDS = 10.0
+"""A body that has not arrived by then is refused."""
+
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RefusedError(Exception):
+    """A request that never reaches a route."""
+
+    def __init__(self, status: int, code: str, error: str) -> None:
+        super().__init__(error)
+        self.status, self.code, self.error = status, code, error
+
+
+class Guard:
+    """``local_only`` refuses names of this machine that a web page may have made up (DNS rebinding)."""
+
+    def __init__(self, app: App, *, metrics: Metrics, log: Log, local_only: bool) -> None:
+        self._app, self._metrics, self._log, self._local_only = app, metrics, log, local_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+        headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        asked = headers.get(b"x-request-id", "")
+        name = asked if _ID.fullmatch(asked) else secrets.token_hex(8)
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = [*HEADERS, (b"x-request-id", name.encode())]
+                message = {**message, "headers": [*message["headers"], *own]}
+            await send(message)
+
+        try:
+            if self._local_only:
+                _check_host(headers.get(b"host", ""))
+            await self._app(scope, _replay(await _body(headers, receive), receive), answer)
+        except RefusedError as refused:
+            await _problem(answer, refused)
+        except Exception:
+            self._log.exception("bug", request=name)
+            if not status:
+                await _problem(answer, RefusedError(500, "bug", f"this is a bug; the server's log has it as {name}"))
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unmatched")
+            method = scope["method"] if route != "unmatched" else "any"
+            self._metrics.answered(route, method, status, seconds)
+            self._log.info(
+                "request", request=name, method=method, route=route, status=status, ms=round(1000 * seconds, 2)
+            )
+
+
+def _check_host(host: str) -> None:
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if name.lower() not in LOCAL_NAMES:
+        raise RefusedError(421, "host", "this server answers to localhost only")
+
+
+async def _body(headers: dict[bytes, str], receive: Receive) -> bytes:
+    """The whole body. Raises ``RefusedError`` for one that is too large or too slow."""
+    too_large = RefusedError(413, "too-large", f"a request has at most {BODY_BYTES:,} bytes; send less at once")
+    said = headers.get(b"content-length", "0")
+    if not said.isdigit() or int(said[:20]) > BODY_BYTES:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RefusedError(400, "gone", "the connection was closed before the request was whole")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > BODY_BYTES:
+                    raise too_large
+                if not message.get("more_body"):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise RefusedError(408, "slow", f"the request did not arrive within {BODY_SECONDS:g} s") from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body once, then what the connection says."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _problem(send: Send, refused: RefusedError) -> None:
+    body = json.dumps({"error": refused.error, "code": refused.code}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if refused.status in (408, 413):
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

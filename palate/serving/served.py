@@ -1,0 +1,199 @@
+"""One run that is served: who answers, at which desk, and what can be said of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from palate.ask import Asker
+from palate.core.errors import PalateError, StoreError
+from palate.evaluation.reports import read_report
+from palate.questions import Answer, Question
+from palate.runs import FittedRun
+from palate.serving.batching import Desk
+from palate.serving.ledger import Ledger
+
+Stamp = tuple[str, int, int]
+"""Which run lies in a folder: where it really is, and when and as which file its ``run.json`` was written."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """at_once: questions of one batch. waiting: questions that may wait. seconds: how long one may take, all in all;
+    ``slow_seconds`` for a new item, whose text must be read."""
+
+    at_once: int = 64
+    waiting: int = 1024
+    seconds: float = 10.0
+    slow_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Questions that can be answered in one go: as many items for each, and with or without reasons."""
+
+    k: int
+    why: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its 95 % interval; None where it has none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What ``palate evaluate`` measured under one protocol, with the words that every figure must carry."""
+
+    protocol: str
+    marks: list[str]
+    metrics: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """What is served under a name. ``problem`` says why a newer run could not replace it."""
+
+    name: str
+    system: str
+    title: str
+    family: str
+    paper: str
+    pretrained: str
+    data: str
+    simulated: bool
+    split: str
+    seeds: list[int]
+    users: int
+    items: int
+    items_added: int
+    items_retired: int
+    reads_words: bool
+    takes_new_items: bool
+    cost: dict[str, float]
+    figures: list[Figures]
+    opened: str
+    waiting: int
+    problem: str | None = field(default=None)
+
+
+class Served:
+    """A run in ``folder`` under ``name``, with what the ledger holds of its data, warmed up by a first question."""
+
+    def __init__(
+        self, name: str, folder: Path, ledger: Ledger, limits: Limits, seen: Callable[[int, float], None] | None = None
+    ) -> None:
+        self.name, self.folder, self._ledger = name, folder, ledger
+        self.stamp = stamp_of(folder)
+        self.run = FittedRun.open(folder)
+        self.asker = Asker(self.run, name)
+        self.data = str(self.run.facts["data"]["name"])
+        self.opened = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.figures = figures_of(self.run)
+        self.skipped: list[str] = []
+        """Items of the ledger that this run's catalogue could not take."""
+        self.n_added = 0
+        self._catch_up()
+        self.asker.answers([self.asker.read(Question(history=[]))], 1)
+        self.desk: Desk[Any, Any] = Desk(
+            self._work, at_once=limits.at_once, waiting=limits.waiting, seen=seen, name=f"desk of {name}"
+        )
+
+    def _catch_up(self) -> None:
+        """Add and retire what was added and retired before this run was opened."""
+        asker = self.asker
+        if asker.grows:
+            for content in self._ledger.items(self.data):
+                if content["item"] in asker.row_of:  # the run was fitted with it
+                    continue
+                try:
+                    self.add(content)
+                except PalateError as problem:
+                    self.skipped.append(f"{content['item']}: {problem}")
+        asker.retire_items([item for item in self._ledger.retired(self.data) if item in asker.row_of])
+
+    # -- at the desk -------------------------------------------------------------------------------------------------
+
+    def recommend(self, questions: Sequence[Question], k: int, *, why: bool = False) -> Future[list[Answer]]:
+        """Answers in the order of the questions, with the events that were sent of a user."""
+        return self.desk.ask(Asking(k, why), questions)
+
+    def do(self, job: Callable[[], Any]) -> Future[list[Any]]:
+        """Anything else that must not happen while questions are answered; the future holds one result."""
+        return self.desk.ask(object(), [job])
+
+    def explain(self, question: Question, items: Sequence[str]) -> Future[list[Any]]:
+        """One answer: the score of each item, and what moved it."""
+        return self.do(lambda: self.asker.explained(self.asker.read(self._with_later(question)), items))
+
+    def _work(self, kind: Hashable, asked: list[Any]) -> list[Any]:
+        if not isinstance(kind, Asking):
+            return [job() for job in asked]
+        answers: list[Any] = [None] * len(asked)
+        read = []
+        for place, question in enumerate(asked):
+            try:
+                read.append((place, self.asker.read(self._with_later(question))))
+            except PalateError as problem:
+                answers[place] = problem
+        given = self.asker.answers([one for _, one in read], kind.k, why=kind.why)
+        for (place, _), answer in zip(read, given, strict=True):
+            answers[place] = answer
+        return answers
+
+    def _with_later(self, question: Question) -> Question:
+        if question.user is None:
+            return question
+        return replace(question, later=self._ledger.later(self.data, question.user))
+
+    def add(self, content: Mapping[str, Any]) -> None:
+        """Recommend a new item from now on; at the desk, or before it opens."""
+        self.asker.add_items(self.asker.table_of([content]))
+        self.n_added += 1
+
+    # -- what can be said of it --------------------------------------------------------------------------------------
+
+    def card(self, problem: str | None = None) -> RunCard:
+        facts, row, plan = self.run.facts, self.run.row, self.run.plan
+        return RunCard(
+            name=self.name, system=plan.system, title=row.title, family=row.family, paper=row.paper,
+            pretrained=str(facts.get("pretrained", row.pretrained)), data=self.data,
+            simulated=bool(facts["data"].get("simulated")), split=plan.split, seeds=list(plan.seeds),
+            users=self.run.users.height, items=len(self.asker.item_ids), items_added=self.n_added,
+            items_retired=self.asker.n_retired, reads_words=self.asker.reads_words, takes_new_items=self.asker.grows,
+            cost={name: float(value) for name, value in facts.get("cost", {}).items()},
+            figures=self.figures, opened=self.opened, waiting=self.desk.waiting, problem=problem,
+        )  # fmt: skip
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """Which run lies there. Raises ``StoreError`` where there is none."""
+    try:
+        found = (folder / "run.json").stat()
+    except OSError:
+        raise StoreError(f"{folder} is not a finished run: it has no run.json") from None
+    return str(folder.resolve()), found.st_mtime_ns, found.st_ino
+
+
+def figures_of(run: FittedRun) -> list[Figures]:
+    """The reports that lie in a run's folder; damaged ones are left out."""
+    found = []
+    for folder in sorted((run.folder / "reports").glob("*/")):
+        try:
+            report = read_report(folder)
+        except StoreError:
+            continue
+        metrics = {
+            name: Figure(*(None if value != value else value for value in (span.value, span.low, span.high)))
+            for name, span in report.metrics.items()
+        }
+        found.append(Figures(report.protocol, list(report.marks), metrics))
+    return found

@@ -1,0 +1,84 @@
+"""A ``Service`` on a port: uvicorn with bounded connections, signals, and a graceful end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import uvicorn
+
+from palate.core.errors import ConfigError
+from palate.serving.app import make_app
+from palate.serving.auth import Tokens, check_address, is_loopback
+from palate.serving.guard import Guard
+from palate.serving.logs import Forward
+from palate.serving.service import Service
+
+CONNECTIONS = 512
+"""More at once are refused with 503."""
+HEADER_BYTES = 16 * 1024
+GRACE_SECONDS = 30
+"""Requests under way may take so long to end once the server is told to stop."""
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 takes a free one."""
+
+
+def serve(service: Service, address: Address, tokens: Tokens, ready: Callable[[str], None]) -> None:
+    """Answer until SIGTERM or SIGINT; SIGHUP looks for new runs. ``ready`` is told the address once it is bound.
+
+    Raises ``MisuseError`` for an address that others reach without a token, ``ConfigError`` where the port is taken.
+    """
+    check_address(address.host, tokens)
+    listening = _bind(address)
+    log = logging.getLogger("uvicorn.error")
+    forward = Forward(service.log)
+    log.addHandler(forward)
+    config = uvicorn.Config(
+        Guard(
+            make_app(service, tokens), metrics=service.metrics, log=service.log, local_only=is_loopback(address.host)
+        ),
+        log_config=None, access_log=False, server_header=False, proxy_headers=False, http="h11", ws="none",
+        lifespan="on", limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER_BYTES,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )  # fmt: skip
+    # uvicorn gives the signal on once it has ended well; this process then ends well too.
+    before = {name: signal.signal(name, lambda *_: None) for name in (signal.SIGTERM, signal.SIGINT)}
+    if hasattr(signal, "SIGHUP"):
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: service.look_soon())
+    try:
+        ready(_said(listening))
+        service.log.info("serving", address=_said(listening), runs=[card.name for card in service.cards()])
+        uvicorn.Server(config).run(sockets=[listening])
+        service.log.info("stopped")
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        log.removeHandler(forward)
+        listening.close()
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((address.host, address.port))
+    except OSError as failure:
+        listening.close()
+        raise ConfigError(
+            f"cannot listen on {address.host} port {address.port}: {failure.strerror or failure}; choose another --port"
+        ) from None
+    return listening
+
+
+def _said(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

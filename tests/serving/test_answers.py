@@ -1,0 +1,138 @@
+"""The same question has the same answer at every door."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palate.ask import Asker
+from palate.core.ragged import Ragged
+from palate.core.requests import Requests
+from palate.questions import Question, together
+from palate.runs import FittedRun
+from tests.serving.conftest import SYSTEMS
+
+
+@pytest.fixture(scope="session")
+def askers(runs: Path) -> dict[str, Asker]:
+    return {name: Asker(FittedRun.open(runs / name)) for name in SYSTEMS}
+
+
+def asked(asker: Asker) -> list[tuple[dict[str, Any], list[str]]]:
+    """Requests as JSON, each with the same as options of the command line."""
+    ids = asker.item_ids
+    history, some, out = ids[3:9:2], ids[:30], ids[30:34]
+    questions: list[tuple[dict[str, Any], list[str]]] = [
+        ({"user": "r0001", "k": 7}, ["--user", "r0001", "-k", "7"]),
+        ({"history": history}, ["--history", ",".join(history)]),
+        ({"history": [asker.titles[3]]}, ["--history", asker.titles[3].replace(",", ",,")]),
+        (
+            {"history": history, "candidates": some, "leave_out": out, "k": 5},
+            ["--history", ",".join(history), "--candidates", ",".join(some), "--leave-out", ",".join(out), "-k", "5"],
+        ),
+        ({"user": "r0002", "k": 3, "why": True}, ["--user", "r0002", "-k", "3", "--why"]),
+    ]
+    if asker.reads_words:
+        said = "a voyage at sea"
+        questions.append(({"history": history, "words": said}, ["--history", ",".join(history), "--words", said]))
+    return questions
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_python_command_line_and_http_answer_alike(
+    name: str, runs: Path, askers: dict[str, Asker], server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from palate.cli.main import main
+
+    asker = askers[name]
+    for body, options in asked(asker):
+        by_http = server.post("/v1/recommend", json={"run": name, **body}).json()
+        with pytest.raises(SystemExit, match="0"):
+            main(["recommend", str(runs / name), *options, "--json"])
+        by_command = json.loads(capsys.readouterr().out)
+        assert by_http == by_command, body
+        question = Question(**{key: value for key, value in body.items() if key not in ("k", "why")})
+        (ranking,) = asker.answer(together([asker.read(question)]), body.get("k", 10))
+        found = [(one["item"], one["score"]) for one in by_http["recommended"]]
+        assert found == list(zip(ranking.items, ranking.scores, strict=True))
+        assert len(found) > 0
+        assert not {item for item, _ in found} & set(body.get("leave_out", []))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_batch_of_mixed_questions_is_answered_as_each_alone(name: str, askers: dict[str, Asker], server: Any) -> None:
+    questions = [{k: v for k, v in body.items() if k not in ("k", "why")} for body, _ in asked(askers[name])]
+    batch = server.post("/v1/recommend/batch", json={"run": name, "k": 6, "questions": questions}).json()
+    assert len(batch) == len(questions)
+    for one, question in zip(batch, questions, strict=True):
+        alone = server.post("/v1/recommend", json={"run": name, "k": 6, **question}).json()
+        assert [(x["item"], x["title"]) for x in one["recommended"]] == [
+            (x["item"], x["title"]) for x in alone["recommended"]
+        ]
+        assert np.allclose(
+            [x["score"] for x in one["recommended"]], [x["score"] for x in alone["recommended"]], atol=1e-5
+        )
+        assert one["history"] == alone["history"]
+
+
+@pytest.mark.parametrize("name", ["item-knn", "sasrec", "tiger"])
+def test_what_is_explained_is_what_taking_the_event_out_changes(
+    name: str, askers: dict[str, Asker], server: Any
+) -> None:
+    """Ask for the score again over HTTP without the named event: it has fallen by the stated drop."""
+    ids = askers[name].item_ids
+    history, items = ids[2:8], ids[20:23]
+    said = server.post("/v1/explain", json={"run": name, "history": history, "items": items}).json()["recommended"]
+    scores = {one["item"]: one["score"] for one in said}
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    assert any(abs(because["drop"]) > 1e-4 for one in said for because in one["because"])
+    for one in said:
+        for because in one["because"]:
+            kept = [item for item in history if item != because["item"]]
+            without = server.post("/v1/explain", json={"run": name, "history": kept, "items": [one["item"]]}).json()
+            score = without["recommended"][0]["score"]
+            assert np.isclose(one["score"] - score, because["drop"], atol=1e-4)
+
+
+def test_words_are_explained_by_leaving_them_out(askers: dict[str, Asker], server: Any) -> None:
+    ids = askers["text-cosine"].item_ids
+    body = {"run": "text-cosine", "history": ids[:3], "items": ids[10:14]}
+    with_words = server.post("/v1/explain", json={**body, "words": "a voyage at sea"}).json()["recommended"]
+    without = server.post("/v1/explain", json=body).json()["recommended"]
+    plain = {one["item"]: one["score"] for one in without}
+    assert any(abs(one["words_drop"]) > 1e-3 for one in with_words)
+    for one in with_words:
+        assert np.isclose(one["score"] - plain[one["item"]], one["words_drop"], atol=1e-6)
+    assert all("words_drop" not in one for one in without)
+
+
+def test_similar_items_are_what_somebody_gets_who_met_only_this(askers: dict[str, Asker], server: Any) -> None:
+    asker = askers["item-knn"]
+    by_title = server.post("/v1/similar", json={"run": "item-knn", "item": asker.titles[5], "k": 4}).json()
+    scores = asker.system.score(Requests.of([[5]]), Ragged.of([np.arange(len(asker.item_ids))]))
+    scores[5] = -np.inf
+    best = [asker.item_ids[row] for row in np.argsort(-scores, kind="stable")[:4]]
+    assert [one["item"] for one in by_title["recommended"]] == best
+
+
+def test_runs_say_what_is_served(server: Any) -> None:
+    cards = {card["name"]: card for card in server.get("/v1/runs").json()}
+    assert set(cards) == set(SYSTEMS)
+    assert cards["text-cosine"]["reads_words"]
+    assert cards["text-cosine"]["takes_new_items"]
+    assert not cards["sasrec"]["takes_new_items"]
+    assert cards["sasrec"]["simulated"]
+    assert cards["sasrec"]["cost"]["parameters"] > 0
+
+
+def test_the_api_describes_itself(server: Any) -> None:
+    page = server.get("/openapi.json").json()
+    assert page["openapi"].startswith("3.1")
+    assert {"/v1/recommend", "/v1/events", "/v1/items", "/ready", "/metrics"} <= set(page["paths"])
+    assert "429" in page["paths"]["/v1/recommend"]["post"]["responses"]
+    assert server.get("/health").json() == {"status": "alive"}
+    assert server.get("/ready").json() == {"status": "ready"}
