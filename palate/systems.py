@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import isfunction
 from typing import Any, Literal
 
 from palate.core.config import Config, Part, configure, override
@@ -140,24 +141,30 @@ TABLE: tuple[System, ...] = (
         packages=("transformers", "tokenizers"),
     ),
     System(
-        "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
-        "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
-        presets=("tiny", "generative", "paper", "paper_generative"),
-    ),
-    System(
-        "llmrec", "palate.models.alignment.llmrec:LLMRec", "LLMRec", "alignment",
-        "Wei et al. 2024, arXiv 2311.00423", ("graph", "augmentation", "side information", "gradient"), ("item text",),
-        presets=("tiny", "paper"),
-    ),
-    System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
         presets=("tiny", "paper"), packages=("tokenizers",),
     ),
     System(
+        "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
+        "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
+        presets=("tiny", "generative", "paper", "paper_generative"), pretrained="encoder",
+    ),
+    System(
+        "llmrec", "palate.models.alignment.llmrec:LLMRec", "LLMRec", "alignment",
+        "Wei et al. 2024, arXiv 2311.00423", ("graph", "augmentation", "side information", "gradient"), ("item text",),
+        presets=("tiny", "paper"), pretrained="encoder",
+    ),
+    System(
         "hllm", "palate.models.hierarchical.hllm:HLLM", "HLLM", "hierarchical",
         "Chen et al. 2024, arXiv 2409.12740", ("item text", "language model", "contrastive", "gradient"),
         ("item text",), presets=("tiny", "minilm", "paper"), pretrained="encoder",
+        packages=("transformers", "tokenizers"),
+    ),
+    System(
+        "lite-llm4rec", "palate.models.hierarchical.lite_llm4rec:LiteLLM4Rec", "Lite-LLM4Rec", "hierarchical",
+        "Wang et al. 2024, arXiv 2402.09543", ("item text", "language model", "gradient"),
+        ("item text",), presets=("tiny", "cold", "paper"), pretrained="encoder",
         packages=("transformers", "tokenizers"),
     ),
     System(
@@ -263,6 +270,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "minilm": "palate.backbones.encoder_model:MiniLMModel",
         "hub-encoder": "palate.backbones.encoder_model:HubEncoderModel",
     },
+    "rec_model": {
+        "minilm": "palate.backbones.encoder_model:MiniLMModel",
+        "nano": "palate.backbones.nano:Nano",
+        "hub": "palate.backbones.hub:Hub",
+        "hub-encoder": "palate.backbones.encoder_model:HubEncoderModel",
+        "llama": "palate.backbones.vector_model:Llama",
+    },
     "user_model": {
         "llama": "palate.backbones.vector_model:Llama",
         "hub": "palate.backbones.vector_model:HubDecoder",
@@ -305,7 +319,13 @@ def _named(field: str, part: Part) -> tuple[Any, Config]:
         raise ConfigError(f"there is no {field} '{part.name}'{nearest(part.name, table)}")
     module, _, name = table[part.name].partition(":")
     kind = getattr(import_module(module), name)
-    return kind, _settings_of(kind.config_type, part.settings, f"{field} {part.name}")
+    where = f"{field} {part.name}"
+    if part.preset is None:
+        return kind, _settings_of(kind.config_type, part.settings, where)
+    preset = vars(import_module(module)).get(part.preset)
+    if not isfunction(preset) or preset.__annotations__ != {"return": kind.config_type.__name__}:
+        raise ConfigError(f"{where} has no preset '{part.preset}'")
+    return kind, override(preset(), part.settings, where=where)
 
 
 def _settings_of(kind: type[Config], settings: Mapping[str, Any], where: str) -> Config:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from palate.core.config import Part
 from palate.core.errors import ConfigError
 from palate.evaluation.metrics import metric
 from palate.experiment import make_plan
 from palate.recipes import Recipe, read_recipe
+from palate.systems import _named, system
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -66,3 +68,17 @@ def test_settings_of_components_are_checked_before_any_work() -> None:
         make_plan("tiger", "world", settings={"tokenizer": "rq-vae", "tokenizer.levls": 3})
     with pytest.raises(ConfigError, match="there is no encoder 'minilmm'; did you mean 'minilm'"):
         make_plan("tiger", "world", settings={"tokenizer.encoder": "minilmm"})
+
+
+def test_a_component_may_begin_with_one_of_its_presets() -> None:
+    _, names = _named("tokenizer", Part(name="rq-vae", preset="paper", settings={"levels": 5}))
+    assert (names.levels, names.training.epochs) == (5, 5000)  # type: ignore[attr-defined]
+    for foreign in ("nonsense", "dataclass", "RQVAEConfig", "check_usage"):
+        with pytest.raises(ConfigError, match=f"tokenizer rq-vae has no preset '{foreign}'"):
+            make_plan("tiger", "world", settings={"tokenizer": "rq-vae", "tokenizer.preset": foreign})
+
+
+def test_the_published_systems_name_items_as_published() -> None:
+    for name, epochs in (("tiger", 5000), ("lc-rec", 10_000)):
+        config = system(name).config("paper")
+        assert _named("tokenizer", config.tokenizer)[1].training.epochs == epochs  # type: ignore[attr-defined]

@@ -219,6 +219,7 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[np.ndarray]:
 
 def own_pooling(folder: Path) -> Pooling:
     """What the folder's ``1_Pooling/config.json`` says; the mean where there is none."""
+    refuse_more_modules(folder)
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return "mean"
@@ -233,6 +234,18 @@ def own_pooling(folder: Path) -> Pooling:
     return ours[asked[0]]
 
 
+def refuse_more_modules(folder: Path) -> None:
+    """Raises ``ConfigError`` where ``modules.json`` lists a layer behind the pooling, such as Sentence-T5's: without it
+    the vectors would be another model's."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
+    foreign = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
+    if foreign:
+        raise ConfigError(f"{folder} ends in a '{foreign[0]}' layer, which is not read here; name another encoder")
+
+
 def _read_model(source: Source) -> tuple[Any, Any]:
     """Tokenizer and network."""
     try:
@@ -243,7 +256,12 @@ def _read_model(source: Source) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
         with quietly(), torch.random.fork_rng(devices=[]):  # weights that a file lacks are drawn
-            model = AutoModel.from_pretrained(source.folder, local_files_only=True, use_safetensors=True, dtype=kind)
+            model, report = AutoModel.from_pretrained(
+                source.folder, local_files_only=True, use_safetensors=True, dtype=kind, output_loading_info=True
+            )
     except (ValueError, OSError, KeyError) as failure:
         raise ConfigError(f"{source.folder} cannot be read as an encoder: {first_line(failure)}") from None
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)  # which nothing here reads
+    if missing:
+        raise ConfigError(f"{source.folder} holds no whole encoder: it lacks the weights '{missing[0]}'")
     return tokenizer, model

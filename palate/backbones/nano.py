@@ -160,9 +160,9 @@ class Taught(TextModel[NanoConfig]):
                 if optimise is None:
                     raise TrainingError("nano must be taught first: call prepare with the training loop")
                 batches = Blocks(ended(tokenizer, texts), self.config.block, self.config.batch_size, self.config.seed)
-                quiet = replace(
-                    run, seed=self.config.seed, max_steps=self.config.steps, folder=None, resume=False,
-                    budget_seconds=None,
+                quiet = replace(  # in fp32: who filled the cache must not decide what others find there
+                    run, precision="fp32", seed=self.config.seed, max_steps=self.config.steps, folder=None,
+                    resume=False, budget_seconds=None,
                 )  # fmt: skip
                 optimise(model, batches, lambda ids: next_token_loss(model, ids), quiet, self.config.pretraining)
             model.eval()

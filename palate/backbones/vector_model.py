@@ -33,6 +33,10 @@ class LlamaConfig(Config):
     times the width."""
     length: int = Field(2048, ge=2)
     """Places that it may read at once."""
+    begin: Literal["drawn", "average"] = "drawn"
+    """With weights as drawn a state begins as little more than the vector of its own place: what is like the last item
+    comes next. ``average``: values and output of the first attention begin as the identity, which adds the mean of the
+    vectors so far."""
 
 
 class HubDecoderConfig(Config):
@@ -75,6 +79,10 @@ class VectorModel(ABC, Generic[C]):
     def width(self) -> int:
         """D of what it reads and gives."""
         return int(self.model.config.hidden_size)
+
+    @property
+    def kind(self) -> Literal["causal"]:
+        return "causal"
 
     @property
     def packs(self) -> bool:
@@ -141,6 +149,10 @@ class Llama(VectorModel[LlamaConfig]):
                 "max_position_embeddings": config.length,
             }
         )  # fmt: skip
+        if config.begin == "average":
+            attention = model.layers[0].self_attn
+            for layer in (attention.v_proj, attention.o_proj):
+                nn.init.eye_(layer.weight)
         self._model = model.to(run.device)
         return self
 

@@ -48,16 +48,18 @@ def item_vectors(
     text: ItemText | None = None,
     folder: Path | None = None,
     run: Run | None = None,
+    *,
+    learn: bool = False,
 ) -> FloatArray:
     """``[N, D]`` the vector of each item's text; only texts that the store lacks are encoded.
 
-    An encoder that must learn words first and has not yet learns them from these texts. ``folder`` is where stores are
-    kept, by default that of ``cache``; ``run`` gives device and progress. Raises ``DataError`` where the items have no
-    text or the encoder gives something else than one finite vector a text.
+    An encoder that must learn words first and has not yet, or must ``learn`` them anew, does so from these texts.
+    ``folder`` is where stores are kept, by default that of ``cache``; ``run`` gives device and progress. Raises
+    ``DataError`` where the items have no text or the encoder gives something else than one finite vector a text.
     """
     template = text or ItemText()
     texts = template.render(catalogue)
-    if isinstance(encoder, FitsTexts) and not encoder.fitted:
+    if isinstance(encoder, FitsTexts) and (learn or not encoder.fitted):
         encoder.fit(texts)
     return text_vectors(texts, encoder, template.key, folder, run)
 
@@ -200,7 +202,7 @@ def _read(path: Path) -> tuple[Keys, FloatArray] | None:
             keys, vectors = stored.get_tensor("keys"), stored.get_tensor("vectors")
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError):
+    except SafetensorError:  # damaged: what it held is encoded again. Anything else may pass and must lose nothing
         path.unlink(missing_ok=True)
         return None
     if header.get("schema") != SCHEMA or header.get("checksum") != digest([keys.tobytes(), vectors.tobytes()]):

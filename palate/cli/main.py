@@ -22,6 +22,7 @@ for command, where in {
     "evaluate": "palate.cli.evaluate:evaluate",
     "compare": "palate.cli.compare:compare",
     "recommend": "palate.cli.recommend:recommend",
+    "names": "palate.cli.names:names",
     "serve": "palate.cli.serve:serve",
     "curve": "palate.cli.curve:curve",
     "annotate": "palate.cli.annotate:annotate",

@@ -31,13 +31,15 @@ class AttentionConfig(Config):
 
 
 class Part(Config):
-    """A component that a system's settings name: ``tokenizer=rq-vae``, with its own settings as ``tokenizer.levels=3``.
+    """A component that a system's settings name: ``tokenizer=rq-vae``, with its own settings as ``tokenizer.levels=3``,
+    on top of one of its presets where ``tokenizer.preset=paper`` names one.
 
     ``systems.build`` looks the name up, checks the settings against the component's own and passes what it made to the
     system's constructor under the name of the field.
     """
 
     name: str
+    preset: str | None = None
     settings: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -48,11 +50,11 @@ class Part(Config):
             return {"name": given}
         if not isinstance(given, Mapping):
             return given
-        beside = {key: value for key, value in given.items() if key not in ("name", "settings")}
+        beside = {key: value for key, value in given.items() if key not in ("name", "preset", "settings")}
         settings = given.get("settings") or {}
         if not isinstance(settings, Mapping):
             raise ValueError("settings of a component are written as tokenizer.levels=3")
-        return {"name": given.get("name"), "settings": _merge(settings, beside)}
+        return {"name": given.get("name"), "preset": given.get("preset"), "settings": _merge(settings, beside)}
 
 
 C = TypeVar("C", bound=Config)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,6 +84,12 @@ class ItemVectors:
         live = self.live.copy()
         live[rows] = back
         return replace(self, live=live)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the version, the texts, and which items are live: the same vectors may be answered, or others."""
+        parts = (self.version.encode(), self.keys.tobytes(), self.live.tobytes())
+        return hashlib.blake2b(b"\0".join(parts), digest_size=16).hexdigest()
 
     def require(self, version: str) -> None:
         """Raises ``StoreError`` when these vectors were made by another model than the one that is to read them."""

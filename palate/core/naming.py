@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import log2, prod, sqrt
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator, Field
 
 from palate.core import store
+from palate.core.code_health import CodeHealth, health
 from palate.core.codes import Codes, Tokens
 from palate.core.config import Config, configure
 from palate.core.dataset import Dataset
@@ -37,6 +39,8 @@ class NamesItems(ABC, Generic[C]):
 
     config_type: ClassVar[type[Config]]
     reads_interactions: ClassVar[bool] = False
+    ordered: ClassVar[bool] = True
+    """Whether a token's place counts from the first on; else names are alike in any place."""
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config or self.config_type()  # type: ignore[assignment]
@@ -112,6 +116,11 @@ class NamesItems(ABC, Generic[C]):
             )
         return np.arange(named, catalogue.n_items)
 
+    def health(self, vectors: FloatArray | None = None) -> CodeHealth:
+        """How evenly the names use their tokens and how many had to be repaired; with ``vectors`` ``[N, D]`` of the
+        items also whether items alike are named alike."""
+        return health(self.codes, vectors, self.facts, ordered=self.ordered)
+
     def save(self, folder: Path) -> None:
         """Names, vocabulary, settings and what new items need, in the layout of ``core.store``."""
         codes = self.codes
@@ -141,10 +150,26 @@ class NamesItems(ABC, Generic[C]):
         self.facts["items"] = _digest(catalogue.item_ids)
 
 
+def _codes_of_a_level(size: int) -> int:
+    if size == 1:
+        raise ValueError("one code tells nothing apart; 0 lets the number of items decide")
+    return size
+
+
+Size = Annotated[int, Field(ge=0), AfterValidator(_codes_of_a_level)]
+"""Codes of a level; 0 = ``fitting_size`` of the items that are named."""
+
+
+def fitting_size(n_items: int) -> int:
+    """The power of two nearest to twice the root of the number of items, at most 256: 256 for the ten thousand items of
+    the published systems, 32 for three hundred, so that the first level groups items instead of naming each."""
+    return int(min(256, max(2, 2 ** round(log2(2 * sqrt(max(n_items, 1)))))))
+
+
 class NamesVectors(NamesItems[C]):
     """A tokenizer that quantises item vectors ``[N, D]`` which an ``Encoder`` makes of the items' texts.
 
-    The class names ``item_vectors``; its settings have ``text``, the template of the texts, and ``tie_break``.
+    The class names ``item_vectors``; its settings have ``text``, the template of the texts, ``size`` and ``tie_break``.
     It learns from the vectors of items that occur in training alone and then names all. ``facts["repair"]`` says how
     many items shared a name before names were repaired, and what became of them; ``facts["twins"]`` how many of these
     collisions no quantiser could have avoided, because vectors are the same.
@@ -170,13 +195,19 @@ class NamesVectors(NamesItems[C]):
     def sizes(self) -> Sequence[int]:
         """How many codes each learnt level has. A row of numbers may hold one more: what tells equal rows apart."""
 
+    @property
+    def sized(self) -> C:
+        """The settings, with the ``size`` that was chosen where they leave it open."""
+        chosen = self.config.size or self.facts["size"]  # type: ignore[attr-defined]
+        return self.config.model_copy(update={"size": chosen})
+
     def fit(self, train: Dataset, run: Run, vectors: FloatArray | None = None) -> Self:
         """Learn from the items that occur in ``train``, name all; ``vectors`` ``[N, D]`` replace the encoder's."""
-        self._given = vectors
+        self._given, self._run = vectors, run
         try:
             return super().fit(train, run)
         finally:
-            self._given = None
+            self._given = self._run = None
 
     def add(self, catalogue: Dataset, vectors: FloatArray | None = None) -> Self:
         """Name new items from their texts, or from ``vectors`` ``[n, D]``, one row a new item."""
@@ -190,6 +221,7 @@ class NamesVectors(NamesItems[C]):
         seen = train.item_counts > 0
         if not seen.any():  # nobody met anything: the texts are all there is
             seen = np.ones(train.n_items, dtype=bool)
+        self.facts["size"] = fitting_size(train.n_items)
         names = prod(self.sizes())
         if self.config.tie_break == "match" and train.n_items > names:  # type: ignore[attr-defined]
             raise DataError(f"{train.n_items:,} items do not fit into {names:,} names: more levels or codes")
@@ -218,7 +250,10 @@ class NamesVectors(NamesItems[C]):
         """``[n, D]`` what the encoder makes of these items' texts."""
         if self.encoder is None:
             raise TrainingError(f"{type(self).__name__} has no encoder here: give it one, or the items' vectors")
-        return type(self).item_vectors(dataset, self.encoder, self.config.text)[item_rows]  # type: ignore[attr-defined]
+        vectors = type(self).item_vectors(
+            dataset, self.encoder, self.config.text, run=self._run, learn=self._run is not None  # type: ignore[attr-defined]
+        )  # fmt: skip
+        return vectors[item_rows]
 
     @property
     def parts(self) -> dict[str, store.Savable]:
@@ -234,6 +269,8 @@ class NamesVectors(NamesItems[C]):
         self.facts["places"] = [max(place, int(top)) for place, top in zip(places, most, strict=True)]
 
     _given: FloatArray | None = None
+    _run: Run | None = None
+    """Set while ``fit`` goes on."""
 
     def _vectors(self, dataset: Dataset, item_rows: IntArray) -> FloatArray:
         vectors = self.vectors(dataset, item_rows) if self._given is None else self._given

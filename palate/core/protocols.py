@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UserTraits,
     )
     from palate.core.chat import ChatReply, ChatRequest, Usage
+    from palate.core.code_health import CodeHealth
     from palate.core.codes import Codes
     from palate.core.config import Config
     from palate.core.dataset import Dataset
@@ -166,12 +167,33 @@ class ItemTokenizer(Protocol):
     def retire(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> Self:
         """Items whose names lead nowhere from now on, or lead to them again."""
 
+    def health(self, vectors: FloatArray | None = None) -> CodeHealth:
+        """Use, balance and collisions of the names; with vectors ``[N, D]`` also if items alike are named alike."""
+
     def save(self, folder: Path) -> None:
         """Write everything that ``load`` needs into ``folder``."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The tokenizer that was saved there."""
+
+
+@runtime_checkable
+class TwoTower(Protocol):
+    """A system whose score of an item is the dot product of two vectors, made without knowing each other."""
+
+    @property
+    def vectors_version(self) -> str:
+        """What both vectors follow from; another version, other vectors."""
+
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]``; a row of NaN for a request that gives nothing to go by."""
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]``; a row of NaN for an item that is never answered."""
+
+    def recommend(self, requests: Requests, k: int) -> Rankings:
+        """The best ``k`` items of each request, exact."""
 
 
 @runtime_checkable

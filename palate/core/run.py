@@ -45,6 +45,9 @@ class Run:
     checkpoint_seconds: float = 20.0
     progress: Progress = field(default_factory=Silent)
 
-    def inside(self, part: str) -> Run:
-        """The same run for a part that learns by itself, with a folder of its own."""
-        return self if self.folder is None else replace(self, folder=self.folder / part)
+    def inside(self, part: str, share: float = 1.0) -> Run:
+        """The same run for a part that learns by itself, with a folder of its own and at most a ``share`` of the
+        budget."""
+        folder = None if self.folder is None else self.folder / part
+        budget = None if self.budget_seconds is None else share * self.budget_seconds
+        return replace(self, folder=folder, budget_seconds=budget)

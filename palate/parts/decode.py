@@ -124,8 +124,18 @@ class CausalSpeaker:
         self.lengths = self.seen.sum(1)
         self.cache: Any = None
         self.said = 0
+        self.asked: Tensor | None = None
 
     def begin(self, n_beams: int, depth: int) -> Tensor:
+        """Reads the prompts, once: whatever was said after them before is forgotten."""
+        if self.asked is None:
+            self.asked = self._read()
+        elif more := self.cache.get_seq_length() - self.tokens.shape[1]:
+            self.cache.crop(-more)
+        self.said = 0
+        return self.asked
+
+    def _read(self) -> Tensor:
         places = (self.seen.cumsum(1) - 1).clamp(min=0)
         causal = torch.ones(self.tokens.shape[1:] * 2, dtype=torch.bool, device=self.tokens.device).tril()
         mask = (causal & self.seen[:, None, :]) | torch.eye(len(causal), dtype=torch.bool, device=causal.device)
@@ -141,7 +151,6 @@ class CausalSpeaker:
 
     def logits(self, names: Tensor) -> Tensor:
         """``[B, n, T, V]`` of each token of whole names ``[B, n, T]``."""
-        self.said = 0
         first = self.begin(1, 1)[:, :, None]
         b, n, depth = names.shape
         if depth == 1:

@@ -5,7 +5,7 @@ Three steps, each only for items that need it:
 1. *room*: below a code of level h only so many names exist (V of the last level); items beyond that move to the next
    code that has room, the farthest first. Many items of one text need this.
 2. *uniform*: each group that shares all its codes is spread over the last level by Sinkhorn (LC-Rec, Zheng et al. 2024,
-   arXiv 2311.09049), until a round brings nothing.
+   arXiv 2311.09049), past the codes that neighbours below the same codes hold, until a round brings nothing.
 3. *matching*: items that still share take, at the least total distance, last-level codes that nobody below the same
    codes has. It always succeeds, also for identical vectors.
 
@@ -192,6 +192,7 @@ def _spread(coder: Coder, points: Tensor, codes: Rows, uniform: UniformConfig) -
         group = groups_of(codes)
         shared = np.flatnonzero(np.bincount(group)[group] > 1)
         before = codes[shared, -1].copy()
+        held = _Held.of(codes, shared, coder.sizes[-1])
         codes = codes.copy()
         for rows in _equal_sized(shared, group):  # [groups, members]
             costs = _distances(coder, points, codes, rows.ravel(), -1).reshape(*rows.shape, -1)
@@ -199,11 +200,39 @@ def _spread(coder: Coder, points: Tensor, codes: Rows, uniform: UniformConfig) -
             apart = np.ptp(costs, axis=1).max(1) > 1e-9 * costs.max((1, 2))
             rows, costs = rows[apart], costs[apart]
             if len(rows):
-                codes[rows, -1] = sinkhorn(torch.from_numpy(costs), uniform).argmax(-1).numpy()
+                plan = sinkhorn(torch.from_numpy(costs), uniform)
+                plan = plan.masked_fill_(torch.from_numpy(held.by_others(rows, codes))[:, None], -1.0)
+                codes[rows, -1] = plan.argmax(-1).numpy()
         left.append(collisions(codes))
         if (codes[shared, -1] == before).all() or (len(left) > 1 and left[-1] >= left[-2]):
             break
     return codes, left[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """Which last-level codes are in use below the same codes: ``table`` ``[parents, V]``; ``parent`` ``[n]`` an item's
+    row of it, -1 where nothing below shares a name."""
+
+    table: npt.NDArray[np.bool_]
+    parent: Rows
+
+    @classmethod
+    def of(cls, codes: Rows, shared: Rows, size: int) -> _Held:
+        above = groups_of(codes[:, :-1])
+        parents, row = np.unique(above[shared]), np.full(int(above.max(initial=0)) + 1, -1)
+        row[parents] = np.arange(len(parents))
+        parent, table = row[above], np.zeros((len(parents), size), dtype=bool)
+        below = np.flatnonzero(parent >= 0)
+        table[parent[below], codes[below, -1]] = True
+        return cls(table, parent)
+
+    def by_others(self, rows: Rows, codes: Rows) -> npt.NDArray[np.bool_]:
+        """``[groups, V]`` codes that items outside the groups ``rows`` ``[groups, members]`` hold; ``codes`` are those
+        that ``of`` saw, for these items."""
+        taken = self.table[self.parent[rows[:, 0]]]
+        taken[np.arange(len(rows)), codes[rows[:, 0], -1]] = False
+        return taken
 
 
 def _match(coder: Coder, points: Tensor, codes: Rows, taken: Rows) -> tuple[Rows, int]:

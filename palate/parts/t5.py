@@ -128,13 +128,14 @@ class T5(nn.Module):
 
     def widen(self, more: int) -> None:
         """Further tokens at the end of the vocabulary; each begins as the mean of the present ones."""
+        if not more:
+            return
         for name in ("tokens", "out"):
             table = getattr(self, name)
             if table is not None:
                 rows = table.weight.detach()
-                wider = nn.Embedding(len(rows) + more, rows.shape[1], device=rows.device, dtype=rows.dtype)
-                wider.weight.data = torch.cat([rows, rows.mean(0, keepdim=True).expand(more, -1)])
-                setattr(self, name, wider)
+                wider = torch.cat([rows, rows.mean(0, keepdim=True).expand(more, -1)])
+                setattr(self, name, nn.Embedding(len(wider), wider.shape[1], _weight=wider))  # which draws nothing
 
     def finish(self, x: Tensor) -> Tensor:
         """The decoder's last norm, and the scale that a tied table needs."""
@@ -292,6 +293,7 @@ class T5Speaker:
         self.steps: list[int] = []
 
     def begin(self, n_beams: int, depth: int) -> Tensor:
+        self.steps = []
         c, b = self.model.config, len(self.packing.lengths)
         shape = (b, c.heads, 1 + n_beams * max(depth - 1, 0), c.head_width)
         like = self.model.tokens.weight

@@ -26,7 +26,7 @@ from palate.backbones.vectors import item_vectors
 from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
-from palate.core.naming import NamesVectors
+from palate.core.naming import NamesVectors, Size
 from palate.core.protocols import Encoder, FloatArray
 from palate.core.ragged import IntArray
 from palate.core.run import Run
@@ -41,8 +41,8 @@ class ProductConfig(Config):
     """How an item reads."""
     levels: int = Field(8, ge=1, le=64)
     """K, pieces."""
-    size: int = Field(256, ge=2)
-    """V, codes of each piece."""
+    size: Size = 0
+    """V, codes of each piece; 0 = as many as suit the items, at most 256."""
     rotations: int = Field(5, ge=0)
     """Times the rotation is improved; 0 cuts the vectors as they are."""
     rounds: int = Field(30, ge=1)
@@ -84,17 +84,18 @@ class Product(NamesVectors[ProductConfig]):
 
     config_type = ProductConfig
     item_vectors = staticmethod(item_vectors)
+    ordered = False
 
     def __init__(self, config: ProductConfig | None = None, encoder: Encoder | None = None) -> None:
         super().__init__(config, encoder)
         self.coder: Pieces | None = None
 
     def sizes(self) -> Sequence[int]:
-        return [self.config.size] * self.config.levels
+        return [self.sized.size] * self.config.levels
 
     def quantise(self, vectors: FloatArray, seen: npt.NDArray[np.bool_], run: Run) -> IntArray:
         every = torch.from_numpy(vectors)
-        self.coder = learn(every[torch.from_numpy(seen)], self.config, torch.Generator().manual_seed(run.seed))
+        self.coder = learn(every[torch.from_numpy(seen)], self.sized, torch.Generator().manual_seed(run.seed))
         order = self.drawn(1).permutation(len(vectors))
         codes, repair = name_all(self.coder, self.coder.points(every), order, self.config.tie_break)
         self.facts["repair"] = asdict(repair)

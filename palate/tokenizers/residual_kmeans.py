@@ -29,7 +29,7 @@ from palate.backbones.vectors import item_vectors
 from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
-from palate.core.naming import NamesVectors
+from palate.core.naming import NamesVectors, Size
 from palate.core.protocols import Encoder, FloatArray
 from palate.core.ragged import IntArray
 from palate.core.run import Run
@@ -44,8 +44,8 @@ class ResidualKMeansConfig(Config):
     text: ItemText = ItemText()
     """How an item reads."""
     levels: int = Field(4, ge=1, le=16)
-    size: int = Field(256, ge=2)
-    """V, codes of each level."""
+    size: Size = 0
+    """V, codes of each level; 0 = as many as suit the items, at most 256."""
     normalise: bool = True
     """Give the residuals of each level unit length."""
     balanced: bool = False
@@ -100,7 +100,7 @@ class ResidualKMeans(NamesVectors[ResidualKMeansConfig]):
         self.coder: Levels | None = None
 
     def sizes(self) -> Sequence[int]:
-        return [self.config.size] * self.config.levels
+        return [self.sized.size] * self.config.levels
 
     def quantise(self, vectors: FloatArray, seen: npt.NDArray[np.bool_], run: Run) -> IntArray:
         every = torch.from_numpy(vectors)
@@ -119,7 +119,7 @@ class ResidualKMeans(NamesVectors[ResidualKMeansConfig]):
 
     def _learn(self, every: Tensor, seen: Tensor, generator: torch.Generator) -> tuple[Levels, IntArray]:
         """The codes of each level, learnt from the ``seen`` vectors, and the first codes ``[N, K]`` of all."""
-        config = self.config
+        config = self.sized
         mean = every[seen].mean(0)
         coder = Levels(mean, torch.zeros(config.levels, config.size, every.shape[1]), config.normalise)
         residual, codes = coder.points(every), []

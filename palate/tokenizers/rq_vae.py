@@ -14,8 +14,9 @@ Where we depart, and why:
 - k-means starts from all training items, not from the first batch, and codes that nothing chose for
   ``restart_epochs`` move to points of the batch. A codebook that collapses all the same stops training.
 - Levels are averaged in the two terms, as in the public code of LC-Rec, and errors over the width, so that ``weight``
-  means the same for every width. The learning rate does not decay; an epoch count that fits a laptop is the default,
-  and ``paper()`` and ``lc_rec()`` are the published ones.
+  means the same for every width. A constant learning rate and an epoch count that fits a laptop are the default;
+  ``paper()`` and ``lc_rec()`` have the published lengths, the latter with its linear fall.
+- ``size`` follows the number of items where it is left open; the published presets say 256.
 - After LC-Rec's repair rounds, items that still share a name are matched to free codes (``tie_break="match"``), or
   get TIGER's counter as one more token (``"counter"``).
 """
@@ -39,7 +40,7 @@ from palate.backbones.vectors import item_vectors
 from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
-from palate.core.naming import NamesVectors
+from palate.core.naming import NamesVectors, Size
 from palate.core.protocols import Encoder, FloatArray
 from palate.core.ragged import IntArray
 from palate.core.run import Run
@@ -57,8 +58,8 @@ class RQVAEConfig(Config):
     text: ItemText = ItemText()
     """How an item reads."""
     levels: int = Field(4, ge=1, le=16)
-    size: int = Field(256, ge=2)
-    """V, codes of each level."""
+    size: Size = 0
+    """V, codes of each level; 0 = as many as suit the items, at most 256."""
     width: int = Field(32, ge=1)
     """Of the code vectors."""
     hidden: tuple[int, ...] = (256, 128)
@@ -159,7 +160,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
         self.network: Network | None = None
 
     def sizes(self) -> Sequence[int]:
-        return [self.config.size] * self.config.levels
+        return [self.sized.size] * self.config.levels
 
     def quantise(self, vectors: FloatArray, seen: npt.NDArray[np.bool_], run: Run) -> IntArray:
         self.network = None
@@ -178,7 +179,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
         return name_more(self._fitted().quantiser, points, taken, self.config.tie_break)
 
     def _learn(self, vectors: Tensor, run: Run) -> Network:
-        config = self.config
+        config = self.sized
         batches = Items(vectors.to(run.device), config.batch_size, run.seed)
         network = Network(config, vectors.shape[1], config.restart_epochs * len(batches)).to(run.device)
         network.measure(batches.vectors)
@@ -226,7 +227,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
         super().restore(state, stored)
         weights = {name: torch.from_numpy(array) for name, array in state.items()}
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            self.network = Network(self.config, len(weights["mean"]))
+            self.network = Network(self.sized, len(weights["mean"]))
         self.network.load_state_dict(weights)
         self.network.eval()
 
@@ -247,20 +248,21 @@ def check_usage(used: IntArray, distinct: int, config: RQVAEConfig) -> None:
 
 def tiger() -> RQVAEConfig:
     """TIGER's codes: three learnt levels and a tie-break counter, nothing spread evenly."""
-    return RQVAEConfig(levels=3, uniform_last=False, tie_break="counter")
+    return RQVAEConfig(levels=3, size=256, uniform_last=False, tie_break="counter")
 
 
 def paper() -> RQVAEConfig:
     """TIGER's network and length of training, with AdamW as public re-implementations have it."""
     training = TrainingConfig(epochs=5000, weight_decay=1e-4, warmup_steps=600, judge_every=50, patience=1000)
     return RQVAEConfig(
-        levels=3, hidden=(512, 256, 128), uniform_last=False, tie_break="counter", training=training
+        levels=3, size=256, hidden=(512, 256, 128), uniform_last=False, tie_break="counter", training=training
     )  # fmt: skip
 
 
 def lc_rec() -> RQVAEConfig:
     """LC-Rec's network and length of training: four levels, the last spread evenly."""
     training = TrainingConfig(
-        epochs=10_000, weight_decay=1e-4, clip_norm=1.0, warmup_steps=600, judge_every=50, patience=1000
-    )
-    return RQVAEConfig(hidden=(2048, 1024, 512, 256, 128, 64), training=training)
+        epochs=10_000, weight_decay=1e-4, clip_norm=1.0, warmup_steps=600, schedule="linear", judge_every=50,
+        patience=1000,
+    )  # fmt: skip
+    return RQVAEConfig(size=256, hidden=(2048, 1024, 512, 256, 128, 64), training=training)

@@ -109,6 +109,7 @@ class Loop:
             module, batches, loss, run, config, judge,
         )  # fmt: skip
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        refuse_half(self.parameters)
         groups = rated(module, config)
         self.shares = [group.pop("share") for group in groups]
         self.optimiser = torch.optim.AdamW(
@@ -147,6 +148,8 @@ class Loop:
         if self.judge is not None and self.judged_step < self.outcome.steps:
             self._look()
         self.outcome.seconds = self.seconds
+        if total and not self.outcome.steps and self.run.budget_seconds is not None:
+            raise TrainingError("the time budget was spent before a single step of training; allow more minutes")
         self.log.write(self.outcome.steps, stopped=self.outcome.stopped, best=self.outcome.best)
 
     def _epoch(self) -> None:
@@ -302,6 +305,16 @@ def rated(module: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
             fitting = [begin for begin in config.rates if name.startswith(begin)]
             groups.setdefault(config.rates[max(fitting, key=len)] if fitting else 1.0, []).append(parameter)
     return [{"params": some, "share": share} for share, some in groups.items() if some]
+
+
+def refuse_half(parameters: list[nn.Parameter]) -> None:
+    """Raises ``TrainingError`` for weights of half precision: most steps are smaller than what they can tell apart, so
+    they would stand still while the loss of the rest falls."""
+    if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in parameters):
+        raise TrainingError(
+            "weights that learn must be fp32: leave the model's precision at fp32 and fit with --precision bf16, "
+            "or tune adapters (tune=lora) on a frozen base"
+        )
 
 
 def _flat(nested: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:

@@ -113,6 +113,18 @@ def sequence_blocks(
             yield scores.cpu().numpy()
 
 
+def sequence_states(
+    requests: Requests, *, read: Callable[[SequenceBatch], Tensor], table: Tensor, length: int
+) -> FloatArray:
+    """``[B, D]`` what ``sequence_blocks`` compares with ``table``; NaN for an empty history."""
+    found = []
+    for batch in asked_sequences(requests, length=length, n_items=len(table), batch_size=READ_AT_ONCE):
+        states = _states(batch, read, table)
+        states[batch.order[int((batch.lengths > 0).sum()) :].to(states.device)] = torch.nan
+        found.append(states.float().cpu().numpy())
+    return np.concatenate(found) if found else np.zeros((0, table.shape[1]), dtype=np.float32)
+
+
 def told_blocks(
     requests: Requests, *, tell: Callable[[SequenceBatch], Tensor], bias: Tensor, newcomer: Tensor, length: int
 ) -> Iterator[FloatArray]:

@@ -191,8 +191,8 @@ def test_adapters_add_nothing_before_they_learn_and_spare_the_head(folders: dict
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"tune": "lora"}, {"tune": "new-rows"}, {"tune": "lora", "keep_base": True}, {"precision": "bf16"},
-     {"tune": "lora", "precision": "bf16"}],
+    [{}, {"tune": "lora"}, {"tune": "new-rows"}, {"tune": "lora", "keep_base": True},
+     {"tune": "new-rows", "precision": "bf16"}, {"tune": "lora", "precision": "bf16"}],
     ids=str,
 )  # fmt: skip
 def test_saved_is_loaded(folders: dict[str, Path], tmp_path: Path, family: str, settings: dict[str, Any]) -> None:

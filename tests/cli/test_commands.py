@@ -323,3 +323,18 @@ def test_a_recipe_is_fitted_into_a_run_of_its_name_and_says_what_was_published(t
     plan = json.loads((tmp_path / "runs" / "mine" / "plan.json").read_text(encoding="utf-8"))
     assert plan["config"]["neighbours"] == 7
     assert plan["config"]["shrinkage"] == 2
+
+
+def test_names_shows_how_a_run_names_its_items(place: Path, tmp_path: Path) -> None:
+    few = ["--preset", "tiny", "--set", "training.epochs=1", "--quiet"]
+    assert palate("fit", "tiger", "--data", "world-test", *few, "--out", "tiger", cwd=tmp_path).returncode == 0
+    shown = palate("names", "tiger", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "collisions:" in shown.stdout
+    assert "nearest by vector" in shown.stdout
+    told = json.loads(palate("names", "tiger", "--find", "Catriona", "--json", cwd=tmp_path).stdout)
+    assert told["health"]["collisions"] == 0
+    assert told["names"]["Catriona"].startswith("<a_")
+    nameless = palate("names", place / "ease", cwd=tmp_path)
+    assert nameless.returncode == 2
+    assert "gives items no names" in nameless.stderr

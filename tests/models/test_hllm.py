@@ -16,55 +16,24 @@ from palate.core import store
 from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, StoreError, TrainingError
-from palate.core.ranks import ranks
+from palate.core.protocols import TwoTower
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.batches import SequenceBatch
-from palate.data.build import dataset_from
 from palate.models.hierarchical.hllm import HLLM, paper
 from palate.parts.contrastive import info_nce
 from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.packing import Packing
+from palate.parts.retrieval import Retriever
 from palate.systems import build
 from tests.backbones.checkpoints import causal
+from tests.models.coloured_logs import COLOURS, EACH, HOUR, NANO, N, log_of, rainbow, recall
 
-COLOURS = (
-    "red", "green", "blue", "white", "black", "grey", "pink", "brown", "gold", "amber", "olive", "coral", "ivory",
-    "lilac", "mauve", "navy", "teal", "ochre",
-)  # fmt: skip
-EACH = 8
-N = EACH * len(COLOURS)
-HOUR = 3_600_000
-NANO = {"width": 32, "heads": 2, "layers": 1, "forward_width": 64, "vocabulary": 400, "steps": 20, "block": 32}
 SMALL: dict[str, object] = {
     "item_model": {"name": "nano", "settings": NANO}, "user_model": {"name": "llama", "settings": {"layers": 1}},
     "max_tokens": 12, "length": 8, "dropout": 0.0, "batch_size": 64, "negatives": N,
     "training.learning_rate": 1e-2, "training.rates": {}, "training.warmup_steps": 5, "training.epochs": 1000,
 }  # fmt: skip
-
-
-def colour_of(items: np.ndarray) -> np.ndarray:
-    return items // EACH
-
-
-def rainbow(n_users: int = 150, n_events: int = 9, *, spare: int = 0, seed: int = 0, same: bool = False) -> Dataset:
-    """The colour of what comes next follows from the colour before; which item of that colour is chance. The last
-    ``spare`` items of each colour are met by nobody. ``same``: all items read alike."""
-    rng = np.random.default_rng(seed)
-    colours = (rng.integers(0, len(COLOURS), n_users)[:, None] + np.arange(n_events)) % len(COLOURS)
-    items = colours * EACH + rng.integers(0, EACH - spare, (n_users, n_events))
-    return log_of(items, same=same)
-
-
-def log_of(items: np.ndarray, times: np.ndarray | None = None, *, n: int = N, same: bool = False) -> Dataset:
-    names = [f"i{item:03d}" for item in range(n)]
-    titles = ["a vase" if same else f"{COLOURS[item // EACH]} vase {item % EACH}" for item in range(n)]
-    events = pl.DataFrame({
-        "user": np.repeat([f"u{user:03d}" for user in range(len(items))], items.shape[1]),
-        "item": [names[item] for item in items.ravel()],
-        "time": np.tile(np.arange(items.shape[1]) * HOUR, len(items)) if times is None else times.ravel(),
-    })  # fmt: skip
-    return dataset_from("rainbow", events, items=pl.DataFrame({"item": names, "title": titles}))
 
 
 def made(settings: dict[str, object] | None = None) -> HLLM:
@@ -89,18 +58,6 @@ def cold() -> Dataset:
 def painter(cold: Dataset) -> HLLM:
     """Has learnt the rainbow without having met two items of each colour."""
     return fitted(data=cold, steps=120)
-
-
-def recall(system: Any, data: Dataset, k: int, among: np.ndarray | None = None) -> float:
-    """Of one question a user: the next item must have the next colour. ``among`` limits items and targets."""
-    last = data.item_rows[data.histories.stops - 1]
-    rng = np.random.default_rng(1)
-    wanted = (colour_of(last) + 1) % len(COLOURS)
-    allowed = np.arange(N) if among is None else among
-    targets = np.array([rng.choice(allowed[colour_of(allowed) == colour]) for colour in wanted])
-    scores = np.concatenate([b.copy() for b in system.score_blocks(Requests.for_users(data, np.arange(data.n_users)))])
-    scores[:, np.setdiff1d(np.arange(N), allowed)] = np.nan
-    return float((ranks([scores], targets) <= k).mean())
 
 
 # -- the loss ----------------------------------------------------------------------------------------------------------
@@ -443,5 +400,27 @@ def test_published_weights_are_read_from_one_file_of_their_layout(tmp_path: Path
     )
     with pytest.raises(StoreError, match=r"the weights 'user_llm\.norm\.weight' do not fit"):
         system.take_released(path, data)
-    with pytest.raises(StoreError, match="read as .safetensors only"):
+    with pytest.raises(StoreError, match=r"read as \.safetensors only"):
         system.take_released(tmp_path / "pytorch_model.bin", data)
+
+
+def test_two_towers_stand_behind_every_score(painter: HLLM, cold: Dataset) -> None:
+    """The products of its vectors are its scores, an index answers as it does and refuses after a change."""
+    requests = Requests.for_users(cold, np.arange(40)).leaving_out_history()
+    assert isinstance(painter, TwoTower)
+    products = painter.user_vectors(requests) @ painter.item_vectors().T
+    scores = np.concatenate([block.copy() for block in painter.score_blocks(requests)])
+    np.testing.assert_allclose(products, scores, atol=1e-5)
+    retriever = Retriever(painter)
+    own, found = painter.recommend(requests, 5), retriever.recommend(requests, 5)
+    np.testing.assert_allclose(own.scores, found.scores, atol=1e-5)
+    assert (own.item_rows == found.item_rows).mean() > 0.95, "but for ties within rounding"
+    assert np.isnan(painter.user_vectors(Requests.of([[]]))).all()
+    held = painter.items.held
+    try:
+        painter.retire_items(np.array([3]))
+        assert np.isnan(painter.item_vectors()[3]).all()
+        with pytest.raises(StoreError, match="call refresh"):
+            retriever.recommend(requests, 5)
+    finally:
+        painter.items.held = held

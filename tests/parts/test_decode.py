@@ -223,3 +223,23 @@ def test_generate_with_the_trie_finds_what_our_search_finds(beam: int) -> None:
         ours = beam_search(CausalSpeaker(model, tokens, seen), trie, 2, beam=beam)
         for row in range(2):
             assert set(theirs[row * beam : (row + 1) * beam]) == set(ours.items[row].tolist())
+
+
+@pytest.mark.parametrize("kind", ["t5", "causal"])
+def test_a_speaker_may_be_searched_with_again(kind: str) -> None:
+    """What was said after a prompt is forgotten."""
+    torch.manual_seed(0)
+    names = random_names(np.random.default_rng(0), 20, 3, 9)
+    trie = Trie.of(names, 13)
+    if kind == "t5":
+        model = T5(T5Config(width=16, layers=1, heads=2, head_width=8, forward_width=32), 13).eval()
+        packing = Packing(torch.tensor([4, 2]))
+        speaker: Any = model.speaker(model.encode(torch.randint(0, 13, (6,)), packing), packing)
+    else:
+        speaker = CausalSpeaker(causal_model(0, 13), *left_padded([[3, 4, 5, 6], [7, 8]]))
+    with torch.no_grad():
+        first, again = (beam_search(speaker, trie, 2, beam=4) for _ in range(2))
+        said = [speaker.say(torch.from_numpy(names[None, :5]).expand(2, -1, -1)) for _ in range(2)]
+    assert torch.equal(first.items, again.items)
+    torch.testing.assert_close(first.scores, again.scores)
+    torch.testing.assert_close(*said)

@@ -159,3 +159,13 @@ def test_groups_and_collisions() -> None:
     assert collisions(codes[:0]) == 0
     long = np.random.default_rng(0).integers(0, 256, (50, 64))  # more combinations than an integer holds
     assert collisions(np.concatenate([long, long])) == 50
+
+
+def test_spreading_passes_over_codes_that_neighbours_hold() -> None:
+    """Two items share the second of four codes; its neighbours are held: one moves to the last, though it is far."""
+    grid = Grid(1, 4, width=1)
+    grid.books[0] = torch.tensor([[0.0], [1.0], [2.0], [9.0]])
+    points = torch.tensor([[0.0], [1.0], [1.2], [2.0]])
+    named, repair = separate(grid, points, encode(grid, points), in_order(4), uniform=UniformConfig(), match=False)
+    assert (repair.nearest, repair.first_pass) == (1, 0)
+    assert named[:, 0].tolist() == [0, 1, 3, 2]

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from palate.core import store
+from palate.core.code_health import health
 from palate.core.config import configure
 from palate.core.dataset import Dataset
-from palate.core.errors import DataError, TrainingError
-from palate.core.naming import NamesVectors
+from palate.core.errors import ConfigError, DataError, TrainingError
+from palate.core.naming import NamesVectors, fitting_size
 from palate.core.protocols import FloatArray
 from palate.core.run import Run
-from palate.parts.code_health import health
 from palate.parts.repair import collisions
 from palate.tokenizers import product, residual_kmeans, rq_vae
 from palate.tokenizers.product import Product, ProductConfig
@@ -84,7 +84,7 @@ def test_items_of_one_kind_begin_alike(name: str) -> None:
     found = health(tokenizer.codes, vectors, tokenizer.facts, ordered=name != "product")
     assert found.agreement is not None
     assert found.collisions == 0
-    assert found.collisions_before is not None
+    assert found.collisions_first is not None
     assert found.agreement.first > 4 * found.agreement.first_chance
     assert found.agreement.overlap > 4 * found.agreement.chance
     assert all(place.balance > 0.7 for place in found.places)
@@ -247,3 +247,26 @@ def test_presets_are_settings() -> None:
     assert rq_vae.lc_rec().uniform_last
     assert len(rq_vae.lc_rec().hidden) == 6
     assert residual_kmeans.ResidualKMeansConfig().levels == RQVAEConfig().levels == 4
+
+
+@pytest.mark.parametrize(("n_items", "size"), [(1, 2), (60, 16), (300, 32), (1_682, 64), (12_101, 256), (10**6, 256)])
+def test_the_number_of_codes_suits_the_items(n_items: int, size: int) -> None:
+    assert fitting_size(n_items) == size
+
+
+@pytest.mark.parametrize("kind", [RQVAE, ResidualKMeans, Product])
+def test_codes_that_suit_the_items_are_kept_with_the_names(kind: type[Any], tmp_path: Path) -> None:
+    config = configure(kind.config_type, {"levels": 3, **({"training.epochs": 2} if kind is RQVAE else {})})
+    tokenizer = kind(config).fit(everything(60), Run(), kinds(60))
+    assert tokenizer.facts["places"] == [16, 16, 16]
+    tokenizer.save(tmp_path / "names")
+    kept = kind.load(tmp_path / "names")
+    assert kept.sized.size == 16
+    assert kept.config.size == 0
+    np.testing.assert_array_equal(kept.codes.tokens, tokenizer.codes.tokens)
+    assert tokenizer.fit(everything(300), Run(), kinds(300)).sized.size == 32, "a second fit forgets the first"
+
+
+def test_one_code_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one code tells nothing apart"):
+        configure(ResidualKMeansConfig, {"size": 1})

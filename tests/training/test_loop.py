@@ -377,3 +377,31 @@ def test_tied_weights_survive_a_checkpoint(tmp_path: Path) -> None:
     resumed = fit_tied(Run(folder=tmp_path, resume=True))
     assert resumed.outside.weight is resumed.inside.weight
     assert torch.equal(resumed.inside.weight, whole.inside.weight)
+
+
+def test_learning_rates_by_name_are_shares_and_the_longest_name_decides() -> None:
+    """Adam's first step is as long as the learning rate, whatever the gradient."""
+    module = nn.ModuleDict({name: nn.Linear(1, 1, bias=False) for name in ("tower", "tower_top", "head")})
+    before = {name: float(p.detach()) for name, p in module.named_parameters()}
+    config = TrainingConfig(epochs=1, learning_rate=0.1, clip_norm=0.0, rates={"tower": 0.5, "tower_top": 0.1})
+
+    def loss(batch: Any) -> Tensor:
+        return sum(p.square().sum() + 3 * p.sum() for p in module.parameters())  # type: ignore[return-value]
+
+    with seeded(Run()):
+        optimise(module, Steps(1), loss, Run(), config)
+    moved = {name.split(".")[0]: before[name] - float(p.detach()) for name, p in module.named_parameters()}
+    assert moved == pytest.approx({"tower": 0.05, "tower_top": 0.01, "head": 0.1}, rel=1e-3)
+
+
+def test_weights_of_half_precision_are_refused() -> None:
+    point = Point()
+    point.place.data = point.place.data.bfloat16()
+    with pytest.raises(TrainingError, match="weights that learn must be fp32"):
+        optimise(point, Steps(), point.loss, Run(), FAST)
+
+
+def test_a_budget_that_leaves_no_step_is_an_error_and_no_fit() -> None:
+    point = Point()
+    with pytest.raises(TrainingError, match="spent before a single step"):
+        optimise(point, Steps(), point.loss, Run(budget_seconds=0.0), FAST)

@@ -30,7 +30,7 @@ Where we depart, and why:
 - ``reg`` weighs squared ego embeddings, not their inverse; selection is on validation, not on test.
 - Image features are left out where there is no image encoder: texts are the one modality. The traits asked for by
   default are neither age nor gender. A choice outside the candidates, or of one item twice, is left out and counted.
-- Batches run over all events, where the public code draws one event of each of 1,024 users.
+- Batches run over all events, where the public code draws one event of each of 1,024 users; 16 negatives, not one.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class LLMRecConfig(GraphConfig):
     text_scale: float = Field(0.05, ge=0)
     profile_scale: float = Field(0.5, ge=0)
     attribute_scale: float = Field(0.05, ge=0)
-    negatives: int = Field(1, ge=1)
-    """Drawn for each event."""
+    negatives: int = Field(16, ge=1)
+    """Drawn for each event; with few of them the loss of an event says little about it."""
     augmented: float = Field(0.1, ge=0)
     """Chosen pairs of a batch, as a share of its events (ω3)."""
     prune: Prune = "small_loss"
@@ -110,8 +110,8 @@ class LLMRecConfig(GraphConfig):
     mae_weight: float = Field(0.1, ge=0)
     mae_power: float = Field(2.0, gt=0)
     """γ of the error ``(1 - cos)^γ``."""
-    reg: float = Field(1e-3, ge=0)
-    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=5e-3, patience=20)
+    reg: float = Field(2e-3, ge=0)
+    training: TrainingConfig = TrainingConfig(epochs=200, learning_rate=1e-2, patience=20)
 
 
 SPACE: SearchSpace = {
@@ -209,7 +209,7 @@ class Network(GraphNetwork):
         fused = [
             own + config.text_scale * F.normalize(flowed[:, :d], dim=-1)
             + config.profile_scale * F.normalize(from_traits, dim=-1)
-            + config.attribute_scale * F.normalize(flowed[:, d:].reshape(len(own), -1, d), dim=-1).sum(1)
+            + config.attribute_scale * F.normalize(flowed[:, d:].reshape(len(own), len(attributes), d), dim=-1).sum(1)
             for own, flowed, from_traits in (
                 (users, at_users, traits_at_users), (items, at_items, traits_at_items)
             )
@@ -221,8 +221,7 @@ class Network(GraphNetwork):
 
     def ids(self, graph: Flow, ego: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the layers of ego embeddings ``[U + N, D]``."""
-        users, items = self.split(ego)
-        return graph.layer_mean(users, items, self.config.layers)
+        return graph.layer_mean(*self.split(ego), self.config.layers)
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -293,7 +292,9 @@ class Network(GraphNetwork):
         )
         if not len(features.attributes):
             return of_users
-        blocks = encoded.attributes[1][items].reshape(len(items), -1, d).transpose(0, 1)  # [K, m, D]
+        blocks = (
+            encoded.attributes[1][items].reshape(len(items), len(features.attributes), d).transpose(0, 1)
+        )  # [K, m, D]
         known = features.attributes_known[:, items]
         return of_users + self.hidden_attributes.loss(blocks, features.attributes[:, items], known, power)
 
@@ -409,7 +410,7 @@ def paper() -> LLMRecConfig:
     """The published setting for Netflix, its direction of pruning included; masking as the paper describes it."""
     return LLMRecConfig(
         rows=True, text_scale=0.02, profile_scale=2.8, attribute_scale=0.005, prune="published", prune_rate=0.71,
-        batch_size=1024,
+        batch_size=1024, negatives=1,
         attributes=("year", "title", "director", "country", "language"),
         training=TrainingConfig(learning_rate=1e-4, betas=(0.9, 0.999), clip_norm=0.0, epochs=1000, patience=7),
     )  # fmt: skip

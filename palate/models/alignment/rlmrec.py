@@ -67,13 +67,13 @@ class RLMRecConfig(Config):
     """What makes vectors of the profiles."""
     alignment: Alignment = "contrastive"
     strength: float = Field(0.01, ge=0)
-    """λ; 0 leaves the graph recommender alone. The generative form wants more: see ``generative()``."""
+    """λ; 0 leaves the graph recommender alone. Small enough that the adapter follows the vectors faster than they
+    follow it: then profiles that say nothing do no harm, while at three times the default they do. The generative form
+    wants more: see ``generative()``."""
     temperature: float = Field(0.2, gt=0)
     """τ."""
     mask: float = Field(0.1, gt=0, le=1)
     """α, the share of nodes whose ego embedding is hidden (generative); at least one is."""
-    adapter_rate: float = Field(1e-3, gt=0)
-    """Learning rate of the adapter, where that of the graph recommender is larger."""
     shuffled: bool = False
     """Every node gets another's profile, users those of users: a control, from which nothing can be learnt."""
 
@@ -123,26 +123,10 @@ class Profiles:
         return Profiles(self.vectors[order], self.known[order], self.n_users)
 
 
-class SlowLinear(nn.Module):
-    """A linear map whose weights are kept ``slowness`` times as large: an optimiser that takes steps of one length,
-    as Adam does, then changes the map so many times more slowly."""
-
-    def __init__(self, inputs: int, outputs: int, slowness: float) -> None:
-        super().__init__()
-        self.slowness = slowness
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        nn.init.xavier_uniform_(self.weight, gain=slowness)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight / self.slowness, self.bias / self.slowness)
-
-
 class Network(nn.Module):
     """The graph recommender's network and, beside it, what aligns it with profiles."""
 
-    def __init__(self, config: RLMRecConfig, graph: GraphNetwork, profile_width: int, rate: float = 1e-3) -> None:
-        """``rate`` is the learning rate that everything is taught at."""
+    def __init__(self, config: RLMRecConfig, graph: GraphNetwork, profile_width: int) -> None:
         super().__init__()
         self.config = config
         self.profile_width = profile_width
@@ -152,9 +136,11 @@ class Network(nn.Module):
         ends = (profile_width, width) if config.alignment == "contrastive" else (width, profile_width)
         # Drawn aside, so that the graph recommender draws what it would draw alone.
         with torch.random.fork_rng(devices=[]):
-            slowness = max(1.0, rate / config.adapter_rate)
-            into, out = SlowLinear(ends[0], inner, slowness), SlowLinear(inner, ends[1], slowness)
+            into, out = nn.Linear(ends[0], inner), nn.Linear(inner, ends[1])
             self.adapter = nn.Sequential(into, nn.LeakyReLU(), out)
+            for layer in (into, out):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
         self.token = nn.Parameter(torch.zeros(graph.users.embedding_dim))
 
     def loss(self, ground: Ground, batch: PairBatch, profiles: Profiles | None) -> Tensor:
@@ -247,7 +233,7 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], ScoresAll):
         sizes = {name: size for name, size in shape.items() if name != "profile_width"}
         graph = type(self.graph).network_type(self.graph.config, **sizes)
         assert isinstance(graph, GraphNetwork)
-        return Network(self.config, graph, shape["profile_width"], self.training.learning_rate)
+        return Network(self.config, graph, shape["profile_width"])
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network, graph = self.fitted(), self.fitted().graph
@@ -305,8 +291,7 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], ScoresAll):
             raise StoreError(f"{folder} was written by an earlier Palate; fit the system again")
         system = cls(configure(cls.config_type, stored.config), **{name: stored.part(name) for name in stored.parts})
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
-            width, rate = stored.facts["shape"]["profile_width"], system.training.learning_rate
-            system.network = Network(system.config, system.graph.fitted(), width, rate)
+            system.network = Network(system.config, system.graph.fitted(), stored.facts["shape"]["profile_width"])
         system.facts = stored.facts
         own = {name: torch.from_numpy(array) for name, array in stored.arrays().items()}
         graph = {f"graph.{name}": tensor for name, tensor in system.graph.fitted().state_dict().items()}
@@ -328,7 +313,7 @@ def _with(graph: str, alignment: Alignment) -> RLMRecConfig:
     settings = {
         "width": 32, "loss": "bpr", "reg": 1e-7, "batch_size": 4096, "layers": 3 if alignment == "contrastive" else 2,
         "training": {
-            "learning_rate": 1e-3, "betas": (0.9, 0.999), "clip_norm": 0.0, "epochs": 3000, "judge_every": 3,
+            "learning_rate": 1e-3, "betas": [0.9, 0.999], "clip_norm": 0.0, "epochs": 3000, "judge_every": 3,
             "patience": 5,
         },
     }  # fmt: skip
@@ -340,7 +325,7 @@ def _with(graph: str, alignment: Alignment) -> RLMRecConfig:
 
 def generative() -> RLMRecConfig:
     """The generative form at the strength that goes with cross entropy."""
-    return RLMRecConfig(alignment="generative", strength=0.1)
+    return RLMRecConfig(alignment="generative", strength=0.1, mask=0.03)
 
 
 def tiny() -> RLMRecConfig:

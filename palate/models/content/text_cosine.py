@@ -62,7 +62,7 @@ class TextCosine(ScoresAll):
         return {"encoder": self.encoder}
 
     def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
-        self.vectors = unit(item_vectors(train, self.encoder, self.config.text, run=run))
+        self.vectors = unit(item_vectors(train, self.encoder, self.config.text, run=run, learn=True))
         self.shares = (train.item_counts / max(train.n_interactions, 1)).astype(np.float32)
         self.live, self.fitted_on = np.ones(train.n_items, dtype=bool), train.fingerprint
         return self

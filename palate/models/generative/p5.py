@@ -186,7 +186,7 @@ class P5(GradientSystem[P5Config, Network]):
         if self.network is not None:
             self.tokenizer.add(train)
         else:
-            self.tokenizer.fit(train, run.inside("tokenizer"))
+            self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
             self._begin(self.tokenizer.codes)
         self._learn_words()
 

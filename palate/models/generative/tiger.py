@@ -113,7 +113,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
 
     def prepare(self, train: Dataset, run: Run) -> None:
         if self.network is None:
-            self.tokenizer.fit(train, run.inside("tokenizer"))
+            self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
         else:
             self.tokenizer.add(train)
 
@@ -130,6 +130,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network, config = self.fitted(), self.config
         network.seen.copy_(torch.from_numpy(train.item_counts > 0))
+        self._named = None  # which items are live may hang on what was seen
         batches = PrefixBatches(
             train, length=config.length, batch_size=config.batch_size, seed=run.seed, prefixes=config.prefixes
         )
@@ -297,10 +298,7 @@ def small() -> TIGERConfig:
 def paper() -> TIGERConfig:
     """The published names and reader: RQ-VAE with a counting last token, 2,000 user tokens."""
     return TIGERConfig(
-        tokenizer=Part(
-            name="rq-vae",
-            settings={"levels": 3, "hidden": [512, 256, 128], "uniform_last": False, "tie_break": "counter"},
-        ),
+        tokenizer=Part(name="rq-vae", preset="paper"),
         user_tokens=2000, cold_share=0.1,
         training=TrainingConfig(
             epochs=1000, learning_rate=1e-2, warmup_steps=10_000, schedule="inverse-root", judge_every=5, patience=20

@@ -13,7 +13,6 @@ Where we depart, and why:
 - A negative that is the target is masked by its row before texts are compared; where most of the pool reads like the
   target it is kept, and a collapse that lasts is an error (``parts.contrastive``). In the public code such a batch has
   loss 0 and nothing is learnt ever after.
-- ``cut="middle"`` keeps both ends of a text that is too long; the paper keeps its beginning.
 - ``negatives_from="met"`` draws from items that somebody met, so that those without an event yet are not taught to be
   wrong; the public code draws from all.
 - A newcomer is shown what people meet most. MiniLM as the Item LLM is an encoder, mean-pooled; a Llama-shaped User LLM
@@ -57,7 +56,7 @@ from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
 from palate.training.loop import optimise, seeded
-from palate.training.sequences import sequence_blocks, told_blocks
+from palate.training.sequences import sequence_blocks, sequence_states, told_blocks
 from palate.training.shell import GradientSystem, Lesson
 
 PREFIX = "Compress the following sentence into embedding: "
@@ -73,7 +72,7 @@ class HLLMConfig(Config):
     prefix: str = ""
     max_tokens: int = Field(128, ge=4)
     """Of an item's text, prefix included."""
-    cut: Literal["end", "middle"] = "middle"
+    cut: Literal["end", "middle"] = "end"
     """What a longer text loses."""
     pooling: Literal["auto", "slot", "mean"] = "auto"
     """An item's vector: the last state of a learnt input behind the text, or the mean; ``auto`` = mean for encoders."""
@@ -353,6 +352,27 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
             requests, read=self._states, table=tables.compared, bias=offsets, newcomer=newcomer, length=self.reads
         )
 
+    @property
+    def vectors_version(self) -> str:
+        """Of the item vectors held, and of which of them may be answered."""
+        self.fitted()
+        assert self.items.held is not None
+        return self.items.held.fingerprint
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]`` of unit length; NaN for an item that was retired."""
+        self._compares()
+        return (self.tables.compared + self.tables.offsets[:, None]).cpu().numpy()
+
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]`` of unit length; NaN for an empty history."""
+        self._compares()
+        return sequence_states(requests, read=self._states, table=self.tables.compared, length=self.reads)
+
+    def _compares(self) -> None:
+        if self.fitted().head is not None:
+            raise ConfigError(f"with objective={self.config.objective} scores are no products of two vectors")
+
     # -- a catalogue that grows --------------------------------------------------------------------------------------
 
     def add_items(self, catalogue: Dataset) -> None:
@@ -422,9 +442,9 @@ def minilm() -> HLLMConfig:
     """A pre-trained Item LLM on a CPU: MiniLM reads 32 tokens of each item, and learns; the User LLM begins with
     nothing. Few steps of many histories, since a step costs what reading the items of its batch costs."""
     return HLLMConfig(
-        max_tokens=32, batch_size=256,
+        max_tokens=32, batch_size=256, dropout=0.2,
         training=TrainingConfig(
-            epochs=12, learning_rate=1e-3, rates={"tower": 0.1}, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
+            epochs=8, learning_rate=5e-4, rates={"tower": 0.1}, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
             schedule="cosine", judge_every=2, patience=3,
         ),
     )  # fmt: skip
@@ -433,7 +453,7 @@ def minilm() -> HLLMConfig:
 def paper() -> HLLMConfig:
     """The published setting for PixelRec, with two models of 1.1 billion weights that must be here or fetched."""
     model = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
-    settings = {"model": model, "precision": "bf16", "recompute": True}
+    settings = {"model": model, "recompute": True}
     return HLLMConfig(
         item_model=Part(name="hub", settings=settings), user_model=Part(name="hub", settings=settings),
         text=ItemText(fields=("title", "tag", "description"), named=True, separator="", once=False), prefix=PREFIX,

@@ -5,23 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from palate.core.code_health import agree, health
 from palate.core.codes import Codes
 from palate.core.errors import DataError
 from palate.core.naming import all_live, level_codes
-from palate.parts.code_health import agree, health
 
 
 def test_use_and_balance_by_hand() -> None:
     numbers = np.array([[0, 0], [0, 1], [0, 2], [0, 3], [1, 0], [1, 1], [2, 0], [3, 0]])
-    found = health(level_codes(numbers, [4, 8]), facts={"places": [4, 8], "repair": {"first_pass": 5}, "twins": 2})
+    found = health(
+        level_codes(numbers, [4, 8]), facts={"places": [4, 8], "repair": {"nearest": 6, "first_pass": 5}, "twins": 2}
+    )
     first, second = found.places
     assert (first.items, first.used, first.known, first.largest) == (8, 4, 4, 4)
     assert first.entropy == pytest.approx(0.5 * 1 + 0.25 * 2 + 2 * 0.125 * 3)
     assert first.balance == pytest.approx(first.entropy / 2)
     assert (second.used, second.known) == (4, 8)
-    assert (found.collisions_before, found.collisions, found.agreement) == (5, 0, None)
+    assert (found.collisions_first, found.collisions, found.agreement) == (5, 0, None)
     table = found.table()
-    assert "collisions: 5 before repair (2 twins), 0 now, of 8 items" in table
+    assert "collisions: 6 by nearest codes, 5 after the first pass (2 twins), 0 now, of 8 items" in table
     assert "4/8" in table
 
 
@@ -30,7 +32,7 @@ def test_names_of_different_lengths_without_code_book() -> None:
     first, second = health(codes).places
     assert (first.items, second.items, second.used, second.known) == (3, 2, 2, 0)
     assert second.balance == 1.0
-    assert health(codes).collisions_before is None
+    assert health(codes).collisions_first is None
 
 
 def test_names_that_follow_vectors_agree_and_drawn_ones_do_not() -> None:

@@ -61,12 +61,14 @@ class Agreement:
 
 @dataclass(frozen=True)
 class CodeHealth:
-    """Collisions are items minus different names; ``collisions_before`` the repair, None where there was none, and
-    ``twins`` of them because vectors are the same."""
+    """Collisions are items minus different names: of the nearest codes, and of the first pass, which is the nearest
+    codes or, with uniform mapping, one round of that; None where nothing was repaired. ``twins`` of them no quantiser
+    could have avoided, because vectors are the same."""
 
     items: int
     places: tuple[Place, ...]
-    collisions_before: int | None
+    collisions_nearest: int | None
+    collisions_first: int | None
     twins: int
     collisions: int
     agreement: Agreement | None
@@ -81,8 +83,9 @@ class CodeHealth:
             )
         before = (
             ""
-            if self.collisions_before is None
-            else f"{self.collisions_before:,} before repair ({self.twins:,} twins), "
+            if self.collisions_first is None
+            else f"{self.collisions_nearest:,} by nearest codes, {self.collisions_first:,} after the first pass "
+            f"({self.twins:,} twins), "
         )
         lines.append(f"collisions: {before}{self.collisions:,} now, of {self.items:,} items")
         if self.agreement is not None:
@@ -110,9 +113,9 @@ def health(
         places.append(_place(column[column >= 0], sizes[at] if at < len(sizes) else 0))
     different = len(np.unique(codes.tokens, axis=0))
     agreement = None if vectors is None else agree(codes.tokens, vectors, ordered=ordered, seed=seed)
-    before = None if repair is None else int(repair["first_pass"])
+    nearest, first = (None if repair is None else int(repair[key]) for key in ("nearest", "first_pass"))
     twins = int(facts.get("twins", 0))
-    return CodeHealth(codes.n_items, tuple(places), before, twins, codes.n_items - different, agreement)
+    return CodeHealth(codes.n_items, tuple(places), nearest, first, twins, codes.n_items - different, agreement)
 
 
 def _place(tokens: IntArray, known: int) -> Place:

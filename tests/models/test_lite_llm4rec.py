@@ -1,0 +1,210 @@
+"""Lite-LLM4Rec: one pass and one product, what reaches the Item LLM, what a free and a tied head can answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from palate.core import store
+from palate.core.dataset import Dataset
+from palate.core.errors import ConfigError
+from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.models.hierarchical.lite_llm4rec import LiteLLM4Rec
+from palate.systems import build
+from tests.backbones.checkpoints import bert, seq2seq
+from tests.models.coloured_logs import COLOURS, EACH, NANO, N, log_of, rainbow, recall
+
+SMALL: dict[str, object] = {
+    "item_model": {"name": "nano", "settings": NANO}, "rec_model": {"name": "llama", "settings": {"layers": 1}},
+    "max_tokens": 12, "length": 8, "dropout": 0.0, "batch_size": 64, "training.learning_rate": 1e-2,
+    "training.rates": {}, "training.warmup_steps": 5, "training.epochs": 1000, "training.schedule": "constant",
+}  # fmt: skip
+
+
+def made(settings: dict[str, object] | None = None) -> LiteLLM4Rec:
+    system = build("lite-llm4rec", SMALL | (settings or {}))
+    assert isinstance(system, LiteLLM4Rec)
+    return system
+
+
+def fitted(settings: dict[str, object] | None = None, steps: int = 60, data: Dataset | None = None) -> LiteLLM4Rec:
+    return made(settings).fit(data or rainbow(), Run(max_steps=steps))
+
+
+def scores_of(system: Any, requests: Requests) -> np.ndarray:
+    return np.concatenate([block.copy() for block in system.score_blocks(requests)])
+
+
+@pytest.fixture(scope="module")
+def log() -> Dataset:
+    return rainbow(spare=2)
+
+
+@pytest.fixture(scope="module")
+def tied(log: Dataset) -> LiteLLM4Rec:
+    return fitted({"head": "tied"}, steps=120, data=log)
+
+
+def test_one_pass_answers_whatever_is_asked(tied: LiteLLM4Rec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call of the Recommendation LLM, none of the Item LLM, over as many places as items are read."""
+    calls: list[list[int]] = []
+    kind = type(tied.rec_model)
+    original = kind.packed_states
+
+    def watched(self: Any, vectors: Tensor, groups: Any, attend: Any) -> Tensor:
+        calls.append(groups.lengths.tolist())
+        return original(self, vectors, groups, attend)
+
+    monkeypatch.setattr(kind, "packed_states", watched)
+    monkeypatch.setattr(type(tied.fitted().tower), "encode", lambda *_: pytest.fail("a text was read"))
+    for k in (1, 100):
+        tied.recommend(Requests.of([[5, 9, 40], [3]]), k)
+    assert calls == [[3, 1], [3, 1]]
+
+
+def test_texts_teach_what_nobody_met_and_shuffled_texts_do_not(tied: LiteLLM4Rec, log: Dataset) -> None:
+    unmet = np.flatnonzero(log.item_counts == 0)
+    chance = 3 / len(unmet)
+    assert recall(tied, log, 3, unmet) >= 3 * chance
+    shuffled = log.items.with_columns(pl.Series("title", np.random.default_rng(0).permutation(log.items["title"])))
+    broken = fitted({"head": "tied"}, steps=120, data=replace(log, items=shuffled))
+    assert recall(broken, log, 3, unmet) < 2 * chance
+    popular = build("popularity").fit(log, Run())
+    met = np.setdiff1d(np.arange(N), unmet)
+    assert recall(tied, log, 10, met) >= 3 * recall(popular, log, 10, met)
+    numbers = fitted({"reads": "ids"}, steps=120, data=log)
+    assert recall(numbers, log, 3, unmet) < 2 * chance, "the control knows no texts"
+
+
+def test_items_of_one_text_have_one_vector_and_only_a_free_head_tells_them_apart() -> None:
+    data = log_of(np.tile([3, 4, 5], (20, 1)))
+    titles = data.items["title"].to_list()
+    titles[7] = titles[5]
+    data = replace(data, items=data.items.with_columns(pl.Series("title", titles)))
+    asked = Requests.of([[3, 4]])
+    for head in ("free", "tied"):
+        system = fitted({"head": head}, steps=20, data=data)
+        assert system.items.held is not None
+        np.testing.assert_array_equal(system.items.held.vectors[5], system.items.held.vectors[7])
+        one, other = scores_of(system, asked)[0, [5, 7]]
+        assert (abs(one - other) < 1e-6) == (head == "tied")
+
+
+def test_gradients_reach_the_item_model_unless_it_rests(log: Dataset) -> None:
+    for settings, moving in (
+        ({}, True),
+        ({"head": "tied"}, True),
+        ({"learns": "user"}, False),
+        ({"reads": "ids"}, False),
+    ):
+        system = fitted(settings, steps=1, data=log)
+        network = system.fitted()
+        network.zero_grad()
+        batch = next(iter(system.lesson(log, Run()).batches.epoch(0)))
+        system.loss(batch).backward()
+        reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.tower.parameters()]
+        assert any(reached) == moving, settings
+
+
+def test_heads_score_by_hand(tied: LiteLLM4Rec, log: Dataset) -> None:
+    """Tied: the state times A z; free: the state times a row of its own, and a bias."""
+    asked = Requests.of([[9, 20]])
+    free = fitted(steps=3, data=log)
+    for system in (tied, free):
+        network, held = system.fitted(), system.items.held
+        assert held is not None
+        z = torch.from_numpy(held.vectors)
+        with torch.no_grad():
+            out = system.rec_model.model(inputs_embeds=z[None, [9, 20]])
+            state = out.last_hidden_state[0, -1]
+            if network.turn is not None:
+                expected = network.turn(z) @ state
+            else:
+                assert network.rows is not None
+                expected = network.rows.weight @ state + network.bias
+        np.testing.assert_allclose(scores_of(system, asked)[0], expected.numpy(), atol=1e-4)
+
+
+def test_new_items_are_answered_by_a_tied_head_and_only_read_by_a_free_one(
+    tied: LiteLLM4Rec, log: Dataset, tmp_path: Path
+) -> None:
+    tied.save(tmp_path / "tied")
+    new = pl.DataFrame({"item": ["new"], "title": ["teal vase 5"]})
+    grown = replace(log, items=pl.concat([log.items, new], how="diagonal"))
+    system = store.load(tmp_path / "tied")
+    navy = EACH * COLOURS.index("navy")
+    system.add_items(grown)
+    scores = scores_of(system, Requests.of([[navy], [N, navy], []]))
+    assert (scores[0, N] > scores[0, :N]).mean() > 0.9
+    system.retire_items(np.array([N]))
+    assert np.isnan(scores_of(system, Requests.of([[navy], []]))[:, N]).all()
+    free = fitted(steps=3, data=log)
+    before = scores_of(free, Requests.of([[navy], []]))
+    free.add_items(grown)
+    after = scores_of(free, Requests.of([[navy], [], [N]]))
+    assert np.isnan(after[:, N]).all()
+    np.testing.assert_allclose(after[:2, :N], before, atol=1e-6)
+    assert not np.allclose(after[2, :N], after[1, :N])
+    free.save(tmp_path / "free")
+    np.testing.assert_array_equal(scores_of(store.load(tmp_path / "free"), Requests.of([[navy], [], [N]])), after)
+
+
+def test_learns_a_hundred_users_by_heart() -> None:
+    """Every window has one item that follows; the best answer is that one, for all of them."""
+    items = np.random.default_rng(0).permutation(N)[(np.arange(100)[:, None] + np.arange(4)) % N]
+    data = log_of(items)
+    system = fitted(steps=150, data=data)
+    found = system.recommend(Requests.of(items[:, :3].tolist()), 1)
+    assert (found.item_rows[:, 0] == items[:, 3]).mean() == 1.0
+
+
+@pytest.mark.parametrize("kind", ["hub-encoder", "hub", "nano"])
+def test_prompts_stand_around_the_items_whatever_the_model(kind: str, tmp_path: Path) -> None:
+    """An encoder, the encoder of a T5, a decoder: each learns, and reads as many places as items and prompts have."""
+    if kind != "nano":
+        (bert if kind == "hub-encoder" else seq2seq)(tmp_path)
+    rec = {"name": kind, "settings": NANO if kind == "nano" else {"model": str(tmp_path)}}
+    prompts = {"before": "red sea", "after": "books about"}
+    data = rainbow(30)
+    system = fitted({"rec_model": rec, **prompts, "prefixes": "all"}, steps=4, data=data)
+    assert not system.at_once
+    read: list[list[int]] = []
+    original = type(system.rec_model).packed_states
+
+    def watched(self: Any, vectors: Tensor, groups: Any, attend: Any) -> Tensor:
+        read.append(groups.lengths.tolist())
+        return original(self, vectors, groups, attend)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(system.rec_model), "packed_states", watched)
+        whole = scores_of(system, Requests.of([[1, 2, 3, 4], [9]]))
+    around = len(system.rec_model.read(["red sea"]).flat()) + len(system.rec_model.read(["books about"]).flat())
+    assert read == [[4 + around, 1 + around]]
+    np.testing.assert_allclose(scores_of(system, Requests.of([[9]]))[0], whole[1], atol=1e-4)
+    plain = fitted({"rec_model": rec, "prefixes": "all"}, steps=4, data=data)
+    assert not np.allclose(scores_of(plain, Requests.of([[9]])), whole[1], atol=1e-3)
+
+
+def test_settings_that_do_not_go_together() -> None:
+    with pytest.raises(ConfigError, match="head=tied compares with the vectors of texts"):
+        made({"reads": "ids", "head": "tied"})
+    with pytest.raises(ConfigError, match="a prompt needs a Recommendation LLM that knows words"):
+        made({"before": "next:"})
+
+
+def test_a_second_lesson_leaves_the_item_vectors() -> None:
+    data = rainbow(30)
+    once = made({"training.epochs": 2}).fit(data, Run())
+    twice = made({"training.epochs": 2, "cached_epochs": 2}).fit(data, Run())
+    assert once.items.held is not None
+    assert twice.items.held is not None
+    np.testing.assert_array_equal(once.items.held.vectors, twice.items.held.vectors)
+    assert not np.allclose(scores_of(once, Requests.of([[3]])), scores_of(twice, Requests.of([[3]])))
