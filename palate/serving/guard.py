@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import count
 from typing import Any
 
 from palate.serving.logs import Log
@@ -53,6 +54,8 @@ class Guard:
 
     def __init__(self, app: App, *, metrics: Metrics, log: Log, local_only: bool) -> None:
         self._app, self._metrics, self._log, self._local_only = app, metrics, log, local_only
+        # Counted, not drawn: asking the system for chance lets go of the interpreter, which a busy desk then holds.
+        self._names, self._numbers = secrets.token_hex(4), count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +64,7 @@ class Guard:
         started, status = time.perf_counter(), 0
         headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
         asked = headers.get(b"x-request-id", "")
-        name = asked if _ID.fullmatch(asked) else secrets.token_hex(8)
+        name = asked if _ID.fullmatch(asked) else f"{self._names}-{next(self._numbers)}"
 
         async def answer(message: Message) -> None:
             nonlocal status
