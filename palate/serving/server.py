@@ -73,7 +73,7 @@ def _bind(address: Address) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((address.host, address.port))
-        listening.listen(CONNECTIONS)  # from here on whoever connects waits for the first answer instead of failing
+        listening.listen(CONNECTIONS)  # who connects from now on waits for the first answer and is not refused
     except OSError as failure:
         listening.close()
         raise ConfigError(
