@@ -45,7 +45,8 @@ class T5Config(Config):
     """Distances from here on share one bucket."""
     reads: Literal["both-ways", "forward"] = "both-ways"
     """Whether a token of the input sees those after it. In published T5s it does; one that reads forward can be asked
-    what comes next at every place of one reading (``Reach``)."""
+    what comes next at every place of one reading (``Reach``). Its tokens cannot know how far from the end they stand,
+    so the decoder adds learned offsets by that distance to its attention to them."""
 
     @model_validator(mode="after")
     def _far_is_far(self) -> Self:
@@ -68,12 +69,12 @@ class Reach:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the decoder reads of one group of inputs: ``asked`` are the group's targets, ``hidden`` is
-    ``[b, 1, Q, S]`` with -inf where a target must not read; None = each reads everything."""
+    """What the decoder reads of one group of inputs: ``asked`` are the group's targets, ``bias`` broadcasts to
+    ``[b, H, Q, S]`` and is -inf where a target must not read; None = each reads everything alike."""
 
     group: Group
     asked: Group
-    hidden: Tensor | None
+    bias: Tensor | None
 
 
 class T5(nn.Module):
@@ -87,6 +88,7 @@ class T5(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.encoder_distances = nn.Embedding(config.buckets, config.heads)
         self.decoder_distances = nn.Embedding(config.buckets, config.heads)
+        self.cross_distances = nn.Embedding(config.buckets, config.heads) if config.reads == "forward" else None
         self.encoder_norm, self.decoder_norm = RMSNorm(config.width, 1e-6), RMSNorm(config.width, 1e-6)
         self.out = None if config.tied else nn.Embedding(vocabulary, config.width)
         self.drop = Dropout(config.dropout)
@@ -106,7 +108,7 @@ class T5(nn.Module):
                 for first in filter(None, (module.first, module.gate)):
                     nn.init.normal_(first.weight, std=c.width**-0.5)
                 nn.init.normal_(module.second.weight, std=c.forward_width**-0.5)
-        for table in (self.encoder_distances, self.decoder_distances):
+        for table in filter(None, (self.encoder_distances, self.decoder_distances, self.cross_distances)):
             nn.init.normal_(table.weight, std=c.width**-0.5)
         if self.out is not None:
             nn.init.normal_(self.out.weight, std=c.width**-0.5)
@@ -141,10 +143,33 @@ class T5(nn.Module):
         start = torch.zeros_like(targets[:, :1])
         x = self.drop(self.tokens(torch.cat([start, targets[:, :-1].clamp(min=0)], 1)))
         bias = self.behind(x.shape[1], x.device)
-        views = viewed(packing, reach, depth=targets.shape[1])
+        views = self._views(packing, reach, depth=targets.shape[1])
         for layer in self.decoder:
             x = layer(x, bias, memory, views)
         return self.finish(x)
+
+    def _views(self, packing: Packing, reach: Reach | None, *, depth: int) -> list[View]:
+        """What targets of ``depth`` tokens read of each group."""
+        counts = torch.ones_like(packing.lengths) if reach is None else reach.counts
+        tokens = packing.lengths.to(packing.device) if reach is None else reach.tokens
+        views = []
+        for group, asked in zip(packing.groups, packing.alongside(counts), strict=True):
+            bias = None
+            if reach is not None or group.slots is not None or self.cross_distances is not None:
+                # A place without a target reads something, so that its weights are numbers.
+                bias = self.towards(asked.pad(tokens).clamp(min=1), group.longest)
+                bias = bias if asked.longest == 1 else bias.repeat_interleave(depth, 2)
+            views.append(View(group, asked, bias))
+        return views
+
+    def towards(self, read: Tensor, longest: int) -> Tensor:
+        """``[b, H or 1, M, S]`` what the decoder adds to its attention to the input where its M targets ``read``
+        ``[b, M]`` so many tokens: -inf from there on, and offsets by the distance from there where it has such."""
+        distance = torch.arange(longest, device=read.device) - read[..., None]
+        if self.cross_distances is None:
+            return torch.zeros(distance.shape, device=read.device).masked_fill_(distance >= 0, -torch.inf)[:, None]
+        offsets = self.cross_distances(bucket(distance, self.config, both_ways=False)).permute(0, 3, 1, 2)
+        return offsets.masked_fill(distance[:, None] >= 0, -torch.inf)
 
     def behind(self, depth: int, device: torch.device) -> Tensor:
         """``[H, T, T]`` what the decoder adds to its attention: offsets by distance, -inf for what comes later."""
@@ -236,7 +261,8 @@ class EncoderLayer(nn.Module):
             here = bias[:, : group.longest, : group.longest]
             if both_ways and group.slots is not None:
                 lengths = packing.lengths[group.row : group.row + group.b].to(packing.device)
-                here = here + beyond(lengths, group.longest)[:, None, None]
+                past = torch.arange(group.longest, device=packing.device) >= lengths[:, None]
+                here = here.masked_fill(past[:, None, None], -torch.inf)
             return attention.mix(q, k, v, here)
 
         parts = attention.project(y, attention.query, attention.key, attention.value)
@@ -258,7 +284,7 @@ class DecoderLayer(nn.Module):
         q, (k, v) = cross.split(cross.query(self.cross_norm(x))), self.recall(memory)
         mixed = torch.cat([
             view.asked.unpad(
-                cross.mix(view.asked.pad(q).flatten(1, 2), view.group.pad(k), view.group.pad(v), view.hidden)
+                cross.mix(view.asked.pad(q).flatten(1, 2), view.group.pad(k), view.group.pad(v), view.bias)
                 .reshape(view.group.b, view.asked.longest, *q.shape[1:])
             )
             for view in views
@@ -284,27 +310,6 @@ def packed(lengths: Tensor, device: torch.device | str) -> Packing:
     return Packing(lengths, device, spare=SPARE)
 
 
-def viewed(packing: Packing, reach: Reach | None, *, depth: int) -> list[View]:
-    """What targets of ``depth`` tokens read of each group."""
-    counts = torch.ones_like(packing.lengths) if reach is None else reach.counts
-    tokens = packing.lengths.to(packing.device) if reach is None else reach.tokens
-    views = []
-    for group, asked in zip(packing.groups, packing.alongside(counts), strict=True):
-        hidden = None
-        if reach is not None or group.slots is not None:
-            seen = asked.pad(tokens).clamp(min=1)  # a place without a target reads something, so that it is a number
-            hidden = beyond(seen, group.longest)[:, None]
-            hidden = hidden if asked.longest == 1 else hidden.repeat_interleave(depth, 2)
-        views.append(View(group, asked, hidden))
-    return views
-
-
-def beyond(tokens: Tensor, longest: int) -> Tensor:
-    """``[..., S]`` -inf from place ``tokens`` ``[...]`` on, 0 before it."""
-    past = torch.arange(longest, device=tokens.device) >= tokens[..., None]
-    return torch.zeros(past.shape, device=tokens.device).masked_fill_(past, -torch.inf)
-
-
 def bucket(distance: Tensor, config: T5Config, *, both_ways: bool) -> Tensor:
     """Which offset belongs to key minus query place: near ones exact, far ones by their logarithm (2020, 2.1)."""
     n = config.buckets // 2 if both_ways else config.buckets
@@ -324,9 +329,8 @@ class T5Speaker:
         b, longest, device = len(packing.lengths), int(packing.lengths.max()), memory.device
         row = torch.arange(b, device=device) if order is None else order.to(device)
         lengths = packing.lengths.to(device)
-        past = torch.ones((b, longest), dtype=torch.bool, device=device)
-        past[row] = torch.arange(longest, device=device) >= lengths[:, None]
-        self.padding = torch.zeros(past.shape, device=device).masked_fill_(past, -torch.inf)[:, None, None, :]
+        read = torch.empty_like(lengths).index_copy_(0, row, lengths)
+        self.reading = model.towards(read[:, None], longest)
         slots = torch.repeat_interleave(row * longest, lengths) + packing.positions
         self.cross = []
         for layer in model.decoder_layers:
@@ -357,7 +361,7 @@ class T5Speaker:
         for layer, cross in zip(model.decoder_layers, self.cross, strict=True):
             x = layer.look_back(x, bias)
             asked = layer.cross.query(layer.cross_norm(x)).view(b, n * depth, -1)
-            x = x + _ask(layer.cross, asked, cross[0], cross[1], self.padding).view(x.shape)
+            x = x + _ask(layer.cross, asked, cross[0], cross[1], self.reading).view(x.shape)
             x = layer.forward_(x)
         return name_scores(model.finish(x).view(b, n, depth, -1) @ model.table.T, names)
 
@@ -378,7 +382,7 @@ class T5Speaker:
             for store, part in zip(own, (att.key, att.value), strict=True):
                 store[:, :, first : len(when)] = att.split(part(y)).transpose(1, 2)
             x = x + _ask(att, att.query(y), own[0][:, :, : len(when)], own[1][:, :, : len(when)], bias)
-            x = x + _ask(layer.cross, layer.cross.query(layer.cross_norm(x)), cross[0], cross[1], self.padding)
+            x = x + _ask(layer.cross, layer.cross.query(layer.cross_norm(x)), cross[0], cross[1], self.reading)
             x = layer.forward_(x)
         return model.finish(x) @ model.table.T
 
