@@ -11,7 +11,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,9 @@ class Branching:
         b, m = self.read.shape
         q, k, v = (x.view(b, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         q_trunk, k_trunk, v_trunk = (x[:, :, : self.trunk] for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q_trunk, k_trunk, v_trunk, is_causal=True)
+        # Rows are short: the library's fused attention takes longer than two products.
+        q_trunk = q_trunk * q.shape[-1] ** -0.5
+        mixed = torch.softmax(q_trunk @ k_trunk.mT + self.later(self.trunk), -1).to(v.dtype) @ v_trunk
         q_, k_, v_ = (x[:, :, self.trunk :].reshape(b, x.shape[1], m, -1, x.shape[3]) for x in (q, k, v))
         q_ = q_ * q.shape[-1] ** -0.5
         depth = q_.shape[3]
@@ -50,7 +51,7 @@ class Branching:
         return torch.zeros(past.shape, device=past.device).masked_fill_(past, -torch.inf)
 
     def later(self, depth: int) -> Tensor:
-        """``[L, L]`` -inf for what stands later in a branch."""
+        """``[L, L]`` -inf for what stands later, 0 elsewhere."""
         return torch.full((depth, depth), -torch.inf, device=self.read.device).triu_(1)
 
     def seen(self, n_tokens: int) -> Tensor:
