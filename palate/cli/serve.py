@@ -20,6 +20,7 @@ def serve(
     port: int = 8000,
     store: Path | None = None,
     tokens: Path | None = None,
+    fits: Path | None = None,
     watch: float = 5.0,
     timeout: Annotated[float, Parameter(name="--timeout")] = 10.0,
     waiting: int = 1024,
@@ -41,6 +42,8 @@ def serve(
     tokens
         A file of API tokens, a line each: read TOKEN or write TOKEN. PALATE_READ_TOKEN and PALATE_WRITE_TOKEN count
         too.
+    fits
+        The folder whose fits, finished or under way, the page Runs shows; by default that of the first run.
     watch
         Look every so many seconds whether a folder holds another run now; 0 does not (SIGHUP always looks).
     timeout
@@ -64,7 +67,10 @@ def serve(
     check_address(host, allowed)
     folders = [run, *more]
     service = Service(
-        folders, store or run.absolute().parent / "serving.sqlite", limits=Limits(waiting=waiting, seconds=timeout)
+        folders,
+        store or run.absolute().parent / "serving.sqlite",
+        fits=fits,
+        limits=Limits(waiting=waiting, seconds=timeout),
     )
     service.watch(watch)
     answer(service, Address(host, port), allowed, lambda where: print(f"serving on {where}", flush=True))
