@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 import palate
 from palate.core.errors import (
@@ -44,6 +45,9 @@ from palate.serving.schemas import (
 from palate.serving.served import RunCard
 from palate.serving.service import Added, CannotGrowError, Reloaded, Service
 from palate.serving.waiting import LateError, aside, in_time
+
+if TYPE_CHECKING:
+    from palate.serving.tools import ToolsDoor  # needs a package that a server without /mcp does not
 
 ANSWER = TypeAdapter(Answer)
 ANSWERS = TypeAdapter(list[Answer])
@@ -92,12 +96,15 @@ class Retired:
     back: bool
 
 
-def make_app(service: Service, tokens: Tokens) -> FastAPI:
-    """The routes. The app closes the service when it ends."""
+def make_app(service: Service, tokens: Tokens, tools: ToolsDoor | None = None) -> FastAPI:
+    """The routes, with ``tools`` also /mcp. The app closes the service when it ends."""
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with AsyncExitStack() as stack:
+            if tools is not None:
+                await stack.enter_async_context(tools.open())
+            yield
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
@@ -110,6 +117,8 @@ def make_app(service: Service, tokens: Tokens) -> FastAPI:
     _add_changes(app, service, writing)
     _add_state(app, service, reading)
     add_browsing(app, service, reading)
+    if tools is not None:
+        app.router.routes.append(Route("/mcp", tools, include_in_schema=False))
     add_pages(app, read_built())
     return app
 

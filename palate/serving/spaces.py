@@ -1,6 +1,6 @@
 """Neighbours of an item in three spaces: what it says (text), what it is called (code), who met it (behaviour).
 
-text       the cosine of vectors of the items' texts
+text       the cosine of vectors of the items' texts, by the run's own encoder where it has one
 code       how many tokens two names begin with in common, for systems that name items
 behaviour  the cosine of two items' sets of users, among the events that the run learned from
 Shapes: N items, D width, K codes an item, U users.
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from palate.ask import Asker
 from palate.core.dataset import Dataset
 from palate.core.errors import DataError, MisuseError
-from palate.core.protocols import FloatArray
+from palate.core.protocols import Encoder, FloatArray
 
 Space = Literal["text", "code", "behaviour"]
 
@@ -54,7 +54,7 @@ class Spaces:
         self._asker = asker
         self._making = threading.Lock()
         self._texts: tuple[Dataset, FloatArray, str] | None = None
-        self._encoder: Any = None
+        self._encoder: Encoder | None = None
 
     @property
     def known(self) -> list[Space]:
@@ -81,19 +81,23 @@ class Spaces:
         living = self._asker.living
         with self._making:
             if self._texts is None or self._texts[0] is not living:
-                from palate.backbones.auto import Auto
-                from palate.backbones.tf_idf import TfIdf
                 from palate.backbones.vectors import item_vectors
 
-                if self._encoder is None:
-                    self._encoder = Auto() if living.n_items <= ENCODED_ITEMS else TfIdf()
-                    self._by = (
-                        "TF-IDF" if isinstance(getattr(self._encoder, "chosen", self._encoder), TfIdf) else "MiniLM"
-                    )
+                self._encoder = self._encoder or self._chosen(living.n_items)
                 vectors = item_vectors(living, self._encoder)
                 lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-                self._texts = living, (vectors / np.maximum(lengths, 1e-12)).astype(np.float32), self._by
+                self._texts = living, (vectors / np.maximum(lengths, 1e-12)).astype(np.float32), _named(self._encoder)
             return self._texts[1], self._texts[2]
+
+    def _chosen(self, n_items: int) -> Encoder:
+        """The run's own encoder of texts, where it has one."""
+        own = getattr(self._asker.system, "parts", {}).get("encoder")
+        if isinstance(own, Encoder):
+            return own
+        from palate.backbones.auto import Auto
+        from palate.backbones.tf_idf import TfIdf
+
+        return Auto() if n_items <= ENCODED_ITEMS else TfIdf()
 
     # -- code --------------------------------------------------------------------------------------------------------
 
@@ -153,3 +157,9 @@ class Spaces:
             )
             for near in best if scores[near] > 0
         ])  # fmt: skip
+
+
+def _named(encoder: Encoder) -> str:
+    """What an encoder is called; of one that chose another, that one."""
+    name = type(getattr(encoder, "chosen", encoder)).__name__
+    return "TF-IDF" if name == "TfIdf" else name

@@ -7,7 +7,8 @@ import { Cover } from "./Cover";
 import { Icon } from "./Icon";
 import { Badge, Failure } from "./Notice";
 
-const SHOWN = 8;
+/** Events shown at first; fewer where the answers stand below and not beside. */
+const SHOWN = window.matchMedia("(max-width: 60rem)").matches ? 3 : 8;
 
 /** Who is asked about: a user of the data, or a history that is built here. */
 export function ReaderPanel({ run }: { run: RunCard }) {

@@ -103,7 +103,7 @@ function Lists({ runs, answers, stale }: { runs: RunCard[]; answers: Answer[]; s
                       <Cover run={run} item={one.item} title={one.title} size="small" />
                       <span className="line-title">
                         <Link to={href("catalogue", { run: run.name, item: one.item })}>{one.title}</Link>
-                        {kind && <span className="line-kind">{kindOf(kind, times, n, answers, column, one.item)}</span>}
+                        {kind && <span className="line-kind">{kindOf(kind, answers, column, one.item)}</span>}
                       </span>
                     </li>
                   );
@@ -118,11 +118,11 @@ function Lists({ runs, answers, stale }: { runs: RunCard[]; answers: Answer[]; s
 }
 
 /** Who else has the item, and where. */
-function kindOf(kind: string, times: number, n: number, answers: Answer[], column: number, item: string): string {
+function kindOf(kind: string, answers: Answer[], column: number, item: string): string {
   if (kind === "alone") return "only here";
-  const others = answers
-    .map((answer, i) => (i === column ? null : answer.recommended.find((one) => one.item === item)?.rank))
-    .filter((rank) => rank != null);
-  const places = others.map((rank) => `#${rank}`).join(", ");
-  return kind === "in-all" ? `in ${n === 2 ? "both" : "all"}, elsewhere ${places}` : `in ${times} of ${n}, elsewhere ${places}`;
+  const others = answers.flatMap((answer, i) => {
+    const rank = i === column ? undefined : answer.recommended.find((one) => one.item === item)?.rank;
+    return rank === undefined ? [] : [`${answer.run} #${rank}`];
+  });
+  return `${kind === "in-all" ? "in all; " : "also "}${others.join(", ")}`;
 }

@@ -56,7 +56,7 @@ export function ItemPage({ run, item }: { run: RunCard; item: string }) {
                 {Object.entries(one.about).map(([column, value]) => (
                   <div key={column}>
                     <dt>{column.replaceAll("_", " ")}</dt>
-                    <dd>{Array.isArray(value) ? value.join(", ") : String(value)}</dd>
+                    <dd>{plain(value)}</dd>
                   </div>
                 ))}
                 {one.name && (
@@ -92,6 +92,11 @@ export function ItemPage({ run, item }: { run: RunCard; item: string }) {
       )}
     </article>
   );
+}
+
+function plain(value: Schemas["ItemPage"]["about"][string]): string {
+  if (Array.isArray(value)) return value.join(", ");
+  return typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
 }
 
 function Near({ space, run, item }: { space: Space; run: RunCard | undefined; item: string }) {

@@ -132,7 +132,7 @@ function Card(props: { run: RunCard; one: Recommended; about: Found | undefined;
         <Why one={one} />
         <div className="card-actions">
           <button type="button" className="button button-small" onClick={() => add({ item: one.item, title: one.title })}>
-            <Icon name="plus" size={14} /> Has read it
+            <Icon name="plus" size={14} /> Add to history
           </button>
           <button
             type="button"
