@@ -105,7 +105,8 @@ class FittedRun:
     def share(self, other: FittedRun) -> None:
         """Take the data that another run has read, where they are those of this run, instead of reading them again."""
         read = other.__dict__.get("dataset")
-        if isinstance(read, Dataset) and read.fingerprint == self.facts["data"]["fingerprint"]:
+        alike = (self.plan.data, self.plan.reading) == (other.plan.data, other.plan.reading)
+        if alike and isinstance(read, Dataset) and read.fingerprint == self.facts["data"]["fingerprint"]:
             self.__dict__["dataset"] = read
 
     @cached_property

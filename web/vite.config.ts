@@ -11,5 +11,5 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     target: "es2022",
   },
-  server: { proxy: { "/v1": { target: "http://127.0.0.1:8000", changeOrigin: true } } },
+  server: { proxy: { "/v1": { target: "http://127.0.0.1:8000", changeOrigin: true, headers: { origin: "http://127.0.0.1:8000" } } } },
 });

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -23,7 +22,7 @@ from palate.serving.schemas import Audience, Id, Name, Short
 from palate.serving.served import Served
 from palate.serving.service import Service
 from palate.serving.spaces import Neighbours, Space
-from palate.serving.waiting import aside
+from palate.serving.waiting import aside, in_time
 
 MOST_FOUND = 100
 FARTHEST = 1_000_000
@@ -177,7 +176,8 @@ async def who_gets(service: Service, asked: Audience) -> WhoGets:
         some = chosen[n_asked : n_asked + ASKED_AT_ONCE]
         questions = [Question(user=user) for user in some]
         waited = service.ask(asked.run, partial(_recommend, questions, asked.k))
-        for user, answer in zip(some, await asyncio.wrap_future(waited), strict=True):
+        answers = await in_time(waited, service.limits.slow_seconds)
+        for user, answer in zip(some, answers, strict=True):
             receivers += [Receiver(user, one.rank, one.score) for one in answer.recommended if one.item == item]
         n_asked += len(some)
     receivers.sort(key=lambda one: one.rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +29,7 @@ class Covers:
         self._folder = folder.resolve() if here else None
         self._draw = lru_cache(maxsize=KEPT)(self._drawn)
         self._world: Any = None
+        self._making = threading.Lock()
 
     @property
     def any(self) -> bool:
@@ -45,8 +47,8 @@ class Covers:
     def _drawn(self, row: int) -> bytes:
         from palate.data.world import world
 
-        if self._world is None:
-            self._world = world(self._world_name)
+        with self._making:
+            self._world = self._world or world(self._world_name)
         written = BytesIO()
         self._world.cover(row).save(written, "PNG")
         return written.getvalue()

@@ -122,7 +122,7 @@ class Served:
         self.n_added = 0
         self.catalogue, self.spaces, self.covers = Catalogue(self.asker), Spaces(self.asker), Covers(self.run)
         self._catch_up()
-        with suppress(PalateError):  # without its data a run still answers histories
+        with suppress(PalateError, OSError):  # without its data a run still answers histories
             self.run.dataset  # noqa: B018  # read now, not while somebody waits
         self.asker.answers([self.asker.read(Question(history=[]))], 1)
         self.desk: Desk[Any, Any] = Desk(

@@ -155,7 +155,6 @@ function Retire(props: { run: RunCard; item: string; retired: boolean; done: () 
 
 /** Who would get an item; asked only on demand, for it asks the run about hundreds of people. */
 export function WhoGets({ run, item, at = false }: { run: RunCard; item: string; at?: boolean }) {
-  const { pick } = useHeld();
   const [wanted, setWanted] = useState(at);
   const who = useAsked(wanted ? `${run.name}/${run.opened}/${item}` : null, (signal) =>
     post("/v1/audience", { run: run.name, item, k: 10, users: 500 }, signal),
@@ -185,9 +184,7 @@ export function WhoGets({ run, item, at = false }: { run: RunCard; item: string;
             {found.receivers.slice(0, 24).map((one) => (
               <li key={one.user}>
                 <Link to={href("reader", { run: run.name, user: one.user })} className="chip chip-button">
-                  <span onClick={() => void pick(one.user, run.name)}>
-                    {one.user} <span className="muted">#{one.rank}</span>
-                  </span>
+                  {one.user} <span className="muted">#{one.rank}</span>
                 </Link>
               </li>
             ))}

@@ -1,4 +1,4 @@
-import { useEffect, useRef } from "react";
+import { useRef } from "react";
 import { get, post, type Answer, type Found, type Recommended, type RunCard } from "../api/client";
 import { Cover } from "../parts/Cover";
 import { Filters } from "../parts/Filters";
@@ -99,7 +99,6 @@ function useMoves(answer: Answer | undefined): Map<string, number | "new"> {
         else if (earlier !== one.rank) moves.current.set(one.item, earlier - one.rank);
       }
   }
-  useEffect(() => () => void (now.current = undefined), []);
   return moves.current;
 }
 
