@@ -23,7 +23,15 @@ export function Combobox<T>({ label, placeholder, place, search, keyOf, show, ch
   const settled = useSettled(said, 180);
   const found = useAsked(open ? `${place}/${settled}` : null, (signal) => search(settled, signal));
   const options = found.data ?? [];
+  // What stands in the list may still answer what was typed before; Enter then waits for the list that is meant.
+  const stale = found.answers !== `${place}/${said}`;
+  const [entered, setEntered] = useState(false);
   useEffect(() => setAt(-1), [settled, open]);
+  useEffect(() => {
+    if (!entered || stale) return;
+    setEntered(false);
+    take(options[0]);
+  });
   useEffect(() => {
     list.current?.children[at]?.scrollIntoView({ block: "nearest" });
   }, [at]);
@@ -39,13 +47,16 @@ export function Combobox<T>({ label, placeholder, place, search, keyOf, show, ch
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       setOpen(true);
+      if (stale) return;
       const step = event.key === "ArrowDown" ? 1 : -1;
       setAt((now) => (options.length ? (now + step + options.length) % options.length : -1));
     } else if (event.key === "Enter" && open) {
       event.preventDefault();
-      take(options[at < 0 ? 0 : at]);
+      if (stale) setEntered(true);
+      else take(options[at < 0 ? 0 : at]);
     } else if (event.key === "Escape") {
       setOpen(false);
+      setEntered(false);
     }
   }
 
@@ -73,6 +84,7 @@ export function Combobox<T>({ label, placeholder, place, search, keyOf, show, ch
           onClick={() => setOpen(true)}
           onChange={(event) => {
             setSaid(event.target.value);
+            setEntered(false);
             setOpen(true);
           }}
           onKeyDown={press}

@@ -3,17 +3,21 @@ import { Problem } from "../api/client";
 
 export interface Asked<T> {
   data: T | undefined;
+  /** The key that `data` answers: not the present one while its answer is waited for. */
+  answers: string | undefined;
   problem: Problem | undefined;
   loading: boolean;
   again: () => void;
 }
+
+const NOTHING = { data: undefined, answers: undefined };
 
 /**
  * What `ask` answers, asked anew whenever `key` changes; an answer that is overtaken is dropped. The last answer stays
  * while the next one is waited for. `null` as key asks nothing. A server that is busy is asked again when it says so.
  */
 export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>, wait = 0): Asked<T> {
-  const [data, setData] = useState<T>();
+  const [held, setHeld] = useState<{ data: T | undefined; answers: string | undefined }>(NOTHING);
   const [problem, setProblem] = useState<Problem>();
   const [loading, setLoading] = useState(key !== null);
   const [round, setRound] = useState(0);
@@ -21,7 +25,7 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
   latest.current = ask;
   useEffect(() => {
     if (key === null) {
-      setData(undefined);
+      setHeld(NOTHING);
       setProblem(undefined);
       setLoading(false);
       return;
@@ -34,7 +38,7 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
         .current(control.signal)
         .then((found) => {
           if (control.signal.aborted) return;
-          setData(found);
+          setHeld({ data: found, answers: key });
           setProblem(undefined);
           setLoading(false);
         })
@@ -53,7 +57,7 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
     };
   }, [key, round, wait]);
   const again = useCallback(() => setRound((n) => n + 1), []);
-  return { data, problem, loading, again };
+  return { ...held, problem, loading, again };
 }
 
 /** A value that follows `value` once it has not changed for so many milliseconds. */
