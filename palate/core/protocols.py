@@ -258,6 +258,10 @@ class LanguageModel(Protocol):
         """Input embeddings ``[b, S, D]`` and which of them are no padding ``[b, S]`` → the last hidden states
         ``[b, S, D]``; of a seq2seq model those of its encoder."""
 
+    def branched_states(self, embeddings: Any, places: Any, branching: Any) -> Any:
+        """Like ``states`` of a causal model, where rows branch (``parts.branching.Branching``) and each token stands at
+        ``places`` ``[b, S]``."""
+
     def logits(self, states: Any, tokens: Any = None) -> Any:
         """Last hidden states ``[..., D]`` (of a seq2seq model its decoder's) → ``[..., V]``; only of the ids
         ``tokens`` ``[n]``, in their order, where they are given."""

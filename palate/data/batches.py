@@ -60,7 +60,7 @@ class SequenceBatches:
     ) -> None:
         self.items = torch.from_numpy(train.item_rows.astype(np.int64))
         self.times = None if train.times is None else torch.from_numpy(train.times.astype(np.int64))
-        self.windows, _ = _windows(train.histories, length, windows)
+        self.windows, _ = windows_of(train.histories, length, windows)
         self.batch_size = batch_size
         self.seed = seed
 
@@ -87,7 +87,7 @@ class SequenceBatches:
         )
 
 
-def _windows(histories: Ragged, length: int, which: Literal["last", "all"]) -> tuple[Ragged, np.ndarray]:
+def windows_of(histories: Ragged, length: int, which: Literal["last", "all"]) -> tuple[Ragged, np.ndarray]:
     """What is read of each history when every event but the last is followed by one, and whose each window is."""
     taught = np.maximum(histories.lengths - 1, 0)
     counts = np.minimum(taught, 1) if which == "last" else -(-taught // length)
@@ -202,7 +202,7 @@ class TogetherBatches:
     """
 
     def __init__(self, train: Dataset, *, length: int, batch_size: int, seed: int) -> None:
-        self.windows, self.user_of = _windows(train.histories, length, "all")
+        self.windows, self.user_of = windows_of(train.histories, length, "all")
         self.batch_size, self.seed = batch_size, seed
 
     def __len__(self) -> int:

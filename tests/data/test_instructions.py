@@ -10,16 +10,8 @@ import pytest
 
 from palate.core.dataset import Dataset
 from palate.core.ragged import Ragged
-from palate.data.instructions import (
-    Examples,
-    InstructionBatches,
-    Phrasebook,
-    Pool,
-    Template,
-    Templates,
-    batch_of,
-    pieces_of,
-)
+from palate.data.instruction_batches import Alone, InstructionBatches, Pool
+from palate.data.instructions import Examples, Phrasebook, Template, Templates, pieces_of
 
 TASKS = (
     (
@@ -141,7 +133,7 @@ def test_many_at_once_are_one_by_one(book: Phrasebook) -> None:
 
 
 def test_only_the_response_is_taught() -> None:
-    batch = batch_of(Ragged.of([[5, 6, 7], [8]]), Ragged.of([[1, 2], [3, 4, 9]]), pad=99)
+    batch = Alone.of(Ragged.of([[5, 6, 7], [8]]), Ragged.of([[1, 2], [3, 4, 9]]), pad=99)
     assert batch.tokens.tolist() == [[5, 6, 7, 1, 2], [8, 3, 4, 9, 99]]
     assert batch.real.int().tolist() == [[1] * 5, [1] * 4 + [0]]
     assert batch.taught.int().tolist() == [[0, 0, 0, 1, 1], [0, 1, 1, 1, 0]]
@@ -160,17 +152,23 @@ def pools(n: int = 40) -> list[Pool]:
     ]  # fmt: skip
 
 
+def alone(batches: InstructionBatches, epoch: int, skip: int = 0) -> list[Alone]:
+    found = list(batches.epoch(epoch, skip))
+    assert all(batch.branched is None for batch in found)
+    return [batch.alone for batch in found if batch.alone is not None]
+
+
 def test_an_epoch_is_a_pure_function_of_seed_and_epoch(book: Phrasebook, train: Dataset) -> None:
     batches = InstructionBatches(train, book, pools(), batch_size=4, seed=5, pad=PAD)
     n = 3 * 5 + 3 + 4
     assert len(batches) == -(-n // 4)
-    whole = list(batches.epoch(3))
+    whole = alone(batches, 3)
     assert len(whole) == len(batches)
     assert sum(len(batch.tokens) for batch in whole) == n
     again = InstructionBatches(train, book, pools(), batch_size=4, seed=5, pad=PAD)
-    for one, other in zip(whole[2:], again.epoch(3, skip=2), strict=True):
+    for one, other in zip(whole[2:], alone(again, 3, skip=2), strict=True):
         assert one.tokens.tolist() == other.tokens.tolist()
-    read = [sorted(map(str, (row.tolist() for batch in batches.epoch(e) for row in batch.tokens))) for e in (3, 4)]
+    read = [sorted(map(str, (row.tolist() for batch in alone(batches, e) for row in batch.tokens))) for e in (3, 4)]
     assert read[0] != read[1]
     for batch in whole:
         assert (batch.tokens[~batch.real] == PAD).all()
@@ -191,15 +189,47 @@ def test_an_epoch_draws_few_of_each_user_and_every_template(book: Phrasebook, tr
     batches = InstructionBatches(train, book, [prefixes, catalogue, searches], batch_size=8, seed=0, pad=PAD)
     chosen = np.concatenate([batches.examples(epoch)[1] for epoch in range(30)])
     assert set(chosen) == {0, 1, 2, 3, 4, 5, 8}, "all but those that need a preference or a history"
-    some, templates = batches.examples(0)
+    some, templates, _ = batches.examples(0)
     assert ((book.templates.needs[templates] & ~book.known(some, batches.events)) == 0).all()
 
 
 def test_batches_hold_like_lengths(book: Phrasebook, train: Dataset) -> None:
     batches = InstructionBatches(train, book, pools(400)[:1], batch_size=8, seed=0, pad=PAD, shuffle=50)
-    padding = np.mean([float((~batch.real).float().mean()) for batch in batches.epoch(0)])
+    padding = np.mean([float((~batch.real).float().mean()) for batch in alone(batches, 0)])
     mixed = InstructionBatches(train, book, pools(400)[:1], batch_size=8, seed=0, pad=PAD, shuffle=1)
-    assert padding < 0.5 * np.mean([float((~batch.real).float().mean()) for batch in mixed.epoch(0)])
+    assert padding < 0.5 * np.mean([float((~batch.real).float().mean()) for batch in alone(mixed, 0)])
+
+
+def test_branches_are_the_questions_they_stand_for(book: Phrasebook, train: Dataset) -> None:
+    """Each branch, read along what it sees, is an instruction of its own with the next event as its response."""
+    windows = Examples.about(np.array([EVENTS[3], EVENTS[3]]), start=np.array([0, 1]), stop=np.array([3, 3]))
+    batches = InstructionBatches(train, book, [Pool(0, windows, together=True)], batch_size=5, seed=0, pad=PAD)
+    assert len(batches) == 1
+    (batch,) = batches.epoch(0)
+    rows = batch.branched
+    assert rows is not None
+    assert batch.alone is None
+    n_questions, found = [3, 2], []
+    depth = (rows.tokens.shape[1] - rows.trunk) // rows.read.shape[1]
+    for row, n in enumerate(n_questions):
+        for one in range(n):
+            here = slice(rows.trunk + one * depth, rows.trunk + (one + 1) * depth)
+            tokens, taught, n_read = rows.tokens[row, here], rows.taught[row, here], int(rows.read[row, one])
+            assert rows.places[row, here].tolist() == list(range(n_read, n_read + depth))
+            end = int(taught.nonzero().max()) + 1
+            assert (tokens[end:] == PAD).all()
+            asked = [*rows.tokens[row, :n_read].tolist(), *tokens[:end][~taught[:end]].tolist()]
+            found.append((asked, tokens[taught].tolist()))
+    assert not rows.taught[:, : rows.trunk].any()
+    assert not rows.taught[1, rows.trunk + 2 * depth :].any()
+    events, values = batches.events, batches.values
+    start, stop = np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 2, 3])
+    ones = Examples.about(events[stop], start=start, stop=stop)
+    _, templates, asked = batches.examples(0)
+    assert asked.tolist() == [3, 2]
+    said = np.repeat(templates, asked), ones, values, len(events)
+    plain = zip(book.asked(*said), book.answered(*said), strict=True)
+    assert sorted(found) == sorted((question.tolist(), answer.tolist()) for question, answer in plain)
 
 
 def test_nothing_to_teach_is_no_batch(book: Phrasebook, train: Dataset) -> None:

@@ -23,7 +23,8 @@ from palate.core.protocols import Grows
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
-from palate.data.instructions import Examples, InstructionBatch, InstructionBatches
+from palate.data.instruction_batches import Alone, InstructionBatch, InstructionBatches
+from palate.data.instructions import Examples
 from palate.data.sources import load
 from palate.data.split import leave_one_out
 from palate.models.generative import lc_rec
@@ -73,7 +74,7 @@ def lc(**settings: Any) -> LCRec:
 @pytest.fixture(scope="module")
 def begun() -> LCRec:
     """Hardly taught; tests must not change it."""
-    return lc().fit(log(), Run(max_steps=3))
+    return lc(prefixes=4, batch_size=32).fit(log(), Run(max_steps=3))
 
 
 def batches_of(system: LCRec, train: Dataset) -> InstructionBatches:
@@ -174,25 +175,26 @@ def test_questions_read_as_written_by_hand(begun: LCRec) -> None:
 
 
 def test_only_the_response_has_a_loss(begun: LCRec) -> None:
-    batch = next(batches_of(begun, log()).epoch(0))
+    batch = next(batches_of(begun, log()).epoch(0)).alone
+    assert batch is not None
     labels = batch.tokens.masked_fill(~batch.taught, -100)
     with torch.no_grad():
         theirs = begun.backbone.model(input_ids=batch.tokens, attention_mask=batch.real.long(), labels=labels).loss
-        loss = begun.loss(batch)
+        loss = begun.loss(InstructionBatch(batch, None))
         torch.testing.assert_close(loss, theirs)
         assert (~batch.real).any()
         other = batch.tokens.masked_fill(~batch.real, 7)
-        assert float(begun.loss(replace(batch, tokens=other))) == float(loss), "padding is neither read nor taught"
+        assert float(begun.loss(InstructionBatch(replace(batch, tokens=other), None))) == float(loss), (
+            "padding is neither read nor taught"
+        )
         row = int(batch.taught.sum(1).argmax())
         changed = batch.tokens.clone()
         changed[row, int(batch.taught[row].nonzero().max())] = 7
-        assert abs(float(begun.loss(replace(batch, tokens=changed))) - float(loss)) > 1e-4
+        assert abs(float(begun.loss(InstructionBatch(replace(batch, tokens=changed), None))) - float(loss)) > 1e-4
     # What the instructions say is predicted nowhere: their tokens are no target of the loss.
-    prompts = InstructionBatch(batch.tokens, batch.real, batch.real & ~batch.taught)
+    said = batch.real & ~batch.taught
     with torch.no_grad():
-        rest = begun.backbone.model(
-            input_ids=batch.tokens, labels=batch.tokens.masked_fill(~prompts.taught, -100)
-        ).loss  # fmt: skip
+        rest = begun.backbone.model(input_ids=batch.tokens, labels=batch.tokens.masked_fill(~said, -100)).loss
     assert abs(float(rest) - float(loss)) > 1e-3
 
 
@@ -205,6 +207,31 @@ def test_a_loss_in_parts_is_the_loss(begun: LCRec, monkeypatch: pytest.MonkeyPat
     parts = begun.loss(batch)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(torch.autograd.grad(parts, table)[0], gradient)
+
+
+def test_branches_have_the_loss_of_the_questions_they_stand_for(begun: LCRec) -> None:
+    system = lc(tasks=["seqrec"]).fit(log(), Run(max_steps=1))
+    batch = next(batches_of(system, log()).epoch(0))
+    rows = batch.branched
+    assert rows is not None
+    depth = (rows.tokens.shape[1] - rows.trunk) // rows.read.shape[1]
+
+    def told(part: Alone) -> tuple[float, int]:
+        with torch.no_grad():
+            said = int(part.taught.sum())
+            return system.loss(InstructionBatch(part, None)).item() * said, said
+
+    parts = [] if batch.alone is None else [told(batch.alone)]
+    for row, read in enumerate(rows.read.tolist()):
+        for one, n_read in enumerate(read):
+            here = slice(rows.trunk + one * depth, rows.trunk + (one + 1) * depth)
+            tokens, taught = rows.tokens[row, here], rows.taught[row, here]
+            if taught.any():  # else the row has fewer questions
+                asked = [*rows.tokens[row, :n_read].tolist(), *tokens[: int(taught.nonzero().min())].tolist()]
+                parts.append(told(Alone.of(Ragged.of([asked]), Ragged.of([tokens[taught].tolist()]), 0)))
+    total, n = (sum(column) for column in zip(*parts, strict=True))
+    with torch.no_grad():
+        assert system.loss(batch).item() == pytest.approx(total / n, rel=1e-5)
 
 
 def test_no_event_of_validation_or_test_is_taught() -> None:
@@ -245,6 +272,9 @@ def test_no_event_of_validation_or_test_is_taught() -> None:
             read = train.item_rows[start:stop].tolist()
             assert all((user, one) in met for one in read)
             assert len(read) <= 20
+            if pool.together:  # each event after the first is a target
+                assert train.user_rows[stop] == user
+                continue
             if task == "preferenceobtain":
                 assert stop == train.histories.stops[user] - 1, "what is liked is told without the last event"
                 continue
@@ -252,7 +282,7 @@ def test_no_event_of_validation_or_test_is_taught() -> None:
             assert int(item) not in asked_after[user] - {one for owner, one in met if owner == user}
             if task == "itemsearch":
                 assert item == last[user]
-    assert len(pools[0]) == train.n_interactions
+    assert sum(len(pool) for pool in pools if EVERY_TASK[pool.task] == "seqrec") == train.n_interactions
 
 
 class Asked(Extractive):
@@ -290,7 +320,8 @@ def test_all_tasks_can_be_learnt_by_heart() -> None:
     right, total = 0, 0
     with torch.no_grad():
         for epoch in range(1000, 1006):
-            for batch in batches.epoch(epoch):
+            for batch in (one.alone for one in batches.epoch(epoch)):
+                assert batch is not None
                 said = system.backbone.model(input_ids=batch.tokens, use_cache=False).logits[:, :-1].argmax(-1)
                 taught = batch.taught[:, 1:]
                 right += int((said == batch.tokens[:, 1:])[taught].sum())

@@ -13,7 +13,10 @@ Where we depart, and why:
 - The prompts are our own. Beside the sequential ones there are straightforward ones that name the user alone; the
   study teaches the former only. One template is drawn for each example, anew every epoch.
 - A share of examples names nobody, so that strangers can be asked about. Users are called by their row.
-- Early stopping on validation at a constant learning rate; ``paper()`` has the published fall to 0.
+- Early stopping on validation at a constant learning rate; ``paper()`` has the published fall to 0, after 500 steps of
+  warm-up where the study has a twentieth of all steps.
+- A published T5's embeddings of numerals stay; the official command draws them anew for random numbers.
+- A network that reads forward (``network.reads``) is asked with prompts that end with the history.
 - Names are never cut. ``name_tokens`` restores the cap of the public code, under which a longer name is never found.
 """
 
