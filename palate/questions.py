@@ -23,6 +23,16 @@ class Later:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """Only items whose ``column`` of the catalogue has one of these values, or a number from ``least`` to ``most``."""
+
+    column: str
+    any_of: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True)
 class Question:
     """What one request asks, in outside ids. Either a user is named or a history is given.
 
@@ -32,6 +42,7 @@ class Question:
     words       what the user wishes, for systems that read words
     candidates  ids or titles: only these may be answered
     leave_out   ids or titles that must not be answered, beside the history, which never is
+    filters     only items that pass all of them may be answered
     """
 
     user: str | None = None
@@ -40,6 +51,7 @@ class Question:
     words: str = ""
     candidates: Sequence[str] | None = None
     leave_out: Sequence[str] = ()
+    filters: Sequence[Filter] = ()
 
 
 @dataclass(frozen=True, eq=False)

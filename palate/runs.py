@@ -102,6 +102,13 @@ class FittedRun:
             )
         return dataset
 
+    def share(self, other: FittedRun) -> None:
+        """Take the data that another run has read, where they are those of this run, instead of reading them again."""
+        read = other.__dict__.get("dataset")
+        alike = (self.plan.data, self.plan.reading) == (other.plan.data, other.plan.reading)
+        if alike and isinstance(read, Dataset) and read.fingerprint == self.facts["data"]["fingerprint"]:
+            self.__dict__["dataset"] = read
+
     @cached_property
     def split(self) -> Split:
         """The split of the run, made and checked again."""

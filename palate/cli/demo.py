@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from palate.core.errors import MisuseError
 from palate.core.store import write_text
@@ -25,7 +27,15 @@ READERS = 2
 LATELY, SHOWN = 6, 5
 
 
-def demo(*, data: str = "world", out: Path | None = None, budget: float | None = None, quiet: bool = False) -> None:
+def demo(
+    *,
+    data: str = "world",
+    out: Path | None = None,
+    budget: float | None = None,
+    quiet: bool = False,
+    serve: Annotated[bool, Parameter(negative="")] = False,
+    port: int = 8000,
+) -> None:
     """Fit a handful of systems on DATA, print the leaderboard with intervals, and show what two people would get.
 
     Parameters
@@ -38,6 +48,10 @@ def demo(*, data: str = "world", out: Path | None = None, budget: float | None =
         Minutes that one system may take.
     quiet
         Show no progress.
+    serve
+        At the end open the runs in a browser's reach, as palate serve does.
+    port
+        Where --serve listens; 0 takes a free one.
     """
     from rich.console import Console
 
@@ -75,6 +89,14 @@ def demo(*, data: str = "world", out: Path | None = None, budget: float | None =
         f"Fit another:   {palate} fit hstu --data {data}   (all of them: {palate} systems)",
         highlight=False, markup=False,
     )  # fmt: skip
+    folders = [run.folder for run in fitted]
+    if not serve:
+        opening = f"{palate} serve {' '.join(map(str, folders))}"
+        console.print(f"Open them all: {opening}", highlight=False, markup=False, soft_wrap=True)
+        return
+    from palate.cli.serve import serve as answer
+
+    answer(folders[0], *folders[1:], port=port)
 
 
 def introduce(console: Console, split: Split) -> None:

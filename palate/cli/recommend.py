@@ -25,6 +25,7 @@ def recommend(
     words: str = "",
     candidates: str | None = None,
     leave_out: str = "",
+    filters: Annotated[tuple[str, ...], Parameter(name="--filter", negative="")] = (),
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
     why: bool = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
@@ -49,6 +50,8 @@ def recommend(
         Answer only these items, written as in --history.
     leave_out
         Never answer these items, written as in --history. What was met is never answered.
+    filters
+        Answer only items of some kind: category=mystery,fantasy or year=1900..1950; may be given often.
     k
         How many items for each.
     why
@@ -58,6 +61,7 @@ def recommend(
     """
     from palate.ask import Asker
     from palate.core.errors import MisuseError
+    from palate.filters import parse_filter
     from palate.questions import Question
     from palate.runs import FittedRun
 
@@ -65,10 +69,10 @@ def recommend(
         raise MisuseError("say who is asked: one of --user U, --history a,b,c or --all-users --out F.parquet")
     if k < 1:
         raise MisuseError(f"-k {k}: ask for at least one item")
-    if all_users and (why or as_json or words or candidates is not None or leave_out):
+    if all_users and (why or as_json or words or candidates is not None or leave_out or filters):
         raise MisuseError(
             "--all-users writes a Parquet file; "
-            "--why, --json, --words, --candidates and --leave-out are for one request"
+            "--why, --json, --words, --candidates, --leave-out and --filter are for one request"
         )
     if out is not None and not all_users:
         raise MisuseError("--out is the file of --all-users")
@@ -79,6 +83,7 @@ def recommend(
     question = Question(
         user=user, history=None if history is None else _listed(history), words=words,
         candidates=None if candidates is None else _listed(candidates), leave_out=_listed(leave_out),
+        filters=[parse_filter(one) for one in filters],
     )  # fmt: skip
     (answer,) = asker.answers([asker.read(question)], k, why=why)
     print(json.dumps(_plain(answer), indent=2, ensure_ascii=False)) if as_json else _show(answer)

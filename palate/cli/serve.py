@@ -20,11 +20,16 @@ def serve(
     port: int = 8000,
     store: Path | None = None,
     tokens: Path | None = None,
+    fits: Path | None = None,
     watch: float = 5.0,
     timeout: Annotated[float, Parameter(name="--timeout")] = 10.0,
     waiting: int = 1024,
+    mcp: Annotated[bool, Parameter(negative="")] = False,
+    mcp_http: Annotated[bool, Parameter(negative="")] = False,
+    allow_writes: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Serve fitted runs over HTTP until the process is told to stop; /openapi.json says what may be asked.
+    """Serve fitted runs over HTTP, with pages for people, until the process is told to stop; /openapi.json says what
+    may be asked. With --mcp an assistant that starts this command gets the same as tools.
 
     Parameters
     ----------
@@ -41,12 +46,20 @@ def serve(
     tokens
         A file of API tokens, a line each: read TOKEN or write TOKEN. PALATE_READ_TOKEN and PALATE_WRITE_TOKEN count
         too.
+    fits
+        The folder whose fits, finished or under way, the page Runs shows; by default that of the first run.
     watch
         Look every so many seconds whether a folder holds another run now; 0 does not (SIGHUP always looks).
     timeout
         Seconds that an answer may take.
     waiting
         Questions that may wait for a run; further ones are told to come back later.
+    mcp
+        Be an MCP server on standard input and output instead of an HTTP server.
+    mcp_http
+        Be an MCP server at /mcp too, with the same tokens.
+    allow_writes
+        Let MCP clients write events.
     """
     from palate.core.errors import MissingExtraError, MisuseError
 
@@ -54,6 +67,12 @@ def serve(
         raise MissingExtraError.needing("palate serve", "serve")
     if not 0 <= port < 2**16 or timeout <= 0 or waiting < 1 or watch < 0:
         raise MisuseError("--port is 0 to 65535, --timeout and --waiting are above 0, --watch is not below 0")
+    if (mcp or mcp_http) and find_spec("mcp") is None:
+        raise MissingExtraError.needing("palate serve --mcp", "mcp")
+    if mcp and mcp_http:
+        raise MisuseError("--mcp speaks on standard input and output, --mcp-http over HTTP; drop one")
+    if allow_writes and not (mcp or mcp_http):
+        raise MisuseError("--allow-writes is for MCP clients: add --mcp or --mcp-http")
     from palate.serving.auth import check_address, read_tokens
     from palate.serving.served import Limits
     from palate.serving.server import Address
@@ -64,7 +83,23 @@ def serve(
     check_address(host, allowed)
     folders = [run, *more]
     service = Service(
-        folders, store or run.absolute().parent / "serving.sqlite", limits=Limits(waiting=waiting, seconds=timeout)
+        folders,
+        store or run.absolute().parent / "serving.sqlite",
+        fits=fits,
+        limits=Limits(waiting=waiting, seconds=timeout),
     )
     service.watch(watch)
-    answer(service, Address(host, port), allowed, lambda where: print(f"serving on {where}", flush=True))
+    if mcp:
+        from palate.serving.tools import make_tools
+
+        try:
+            make_tools(service, writes=allow_writes).run("stdio")
+        finally:
+            service.close()
+        return
+    tools = None
+    if mcp_http:
+        from palate.serving.tools import ToolsDoor
+
+        tools = ToolsDoor(service, allowed, writes=allow_writes)
+    answer(service, Address(host, port), allowed, lambda where: print(f"serving on {where}", flush=True), tools)

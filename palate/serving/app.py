@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 import palate
 from palate.core.errors import (
@@ -29,7 +29,9 @@ from palate.core.errors import (
 from palate.questions import Answer, Question
 from palate.serving.auth import Scope, Tokens
 from palate.serving.batching import BusyError, ClosedError
+from palate.serving.browsing import add_browsing
 from palate.serving.ledger import ConflictError, FullDiskError, Written
+from palate.serving.pages import add_pages, read_built
 from palate.serving.schemas import (
     Events,
     Explain,
@@ -42,8 +44,10 @@ from palate.serving.schemas import (
 )
 from palate.serving.served import RunCard
 from palate.serving.service import Added, CannotGrowError, Reloaded, Service
+from palate.serving.waiting import LateError, aside, in_time
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from palate.serving.tools import ToolsDoor  # needs a package that a server without /mcp does not
 
 ANSWER = TypeAdapter(Answer)
 ANSWERS = TypeAdapter(list[Answer])
@@ -58,10 +62,6 @@ class DeniedError(PalateError):
     def __init__(self, status: int, said: str) -> None:
         super().__init__(said)
         self.status = status
-
-
-class LateError(PalateError):
-    """The answer did not come in time."""
 
 
 STATUSES: tuple[tuple[type[PalateError], int, str], ...] = (
@@ -96,12 +96,15 @@ class Retired:
     back: bool
 
 
-def make_app(service: Service, tokens: Tokens) -> FastAPI:
-    """The routes. The app closes the service when it ends."""
+def make_app(service: Service, tokens: Tokens, tools: ToolsDoor | None = None) -> FastAPI:
+    """The routes, with ``tools`` also /mcp. The app closes the service when it ends."""
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with AsyncExitStack() as stack:
+            if tools is not None:
+                await stack.enter_async_context(tools.open())
+            yield
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
@@ -113,6 +116,10 @@ def make_app(service: Service, tokens: Tokens) -> FastAPI:
     _add_questions(app, service, reading)
     _add_changes(app, service, writing)
     _add_state(app, service, reading)
+    add_browsing(app, service, reading)
+    if tools is not None:
+        app.router.routes.append(Route("/mcp", tools, include_in_schema=False))
+    add_pages(app, read_built())
     return app
 
 
@@ -165,18 +172,18 @@ def _add_changes(app: FastAPI, service: Service, writing: Any) -> None:
     @app.post("/v1/items", dependencies=[writing], tags=["tell"])
     async def add_item(told: NewItem) -> Added:
         """Add an item to the catalogue; systems that read items' texts recommend it from now on."""
-        return await in_time(asyncio.to_thread(service.add_item, told.run, told.content()), slow)
+        return await aside(slow, lambda: service.add_item(told.run, told.content()))
 
     @app.post("/v1/items/retire", dependencies=[writing], tags=["tell"])
     async def retire(told: Retire) -> Retired:
         """Never recommend these items from now on, or recommend them again."""
-        ids = await in_time(asyncio.to_thread(service.retire, told.run, told.items, back=told.back), slow)
+        ids = await aside(slow, lambda: service.retire(told.run, told.items, back=told.back))
         return Retired(ids, told.back)
 
     @app.post("/v1/reload", dependencies=[writing], tags=["runs"])
     async def reload() -> Reloaded:
         """Serve the runs that lie in the folders now."""
-        return await in_time(asyncio.to_thread(service.reload), slow)
+        return await aside(slow, service.reload)
 
 
 def _add_state(app: FastAPI, service: Service, reading: Any) -> None:
@@ -205,15 +212,6 @@ def _add_state(app: FastAPI, service: Service, reading: Any) -> None:
 
 
 # -- what routes share -----------------------------------------------------------------------------------------------
-
-
-async def in_time(work: Future[T] | Awaitable[T], seconds: float) -> T:
-    """The result, or ``LateError``; questions that still wait then are dropped from the queue."""
-    waited = asyncio.wrap_future(work) if isinstance(work, Future) else work
-    try:
-        return await asyncio.wait_for(waited, seconds)
-    except TimeoutError:
-        raise LateError(f"no answer within {seconds:g} s; ask again") from None
 
 
 def _json(body: bytes) -> Response:

@@ -29,7 +29,7 @@ DRAINED_BYTES = 8 * BODY_BYTES
 BODY_SECONDS = 10.0
 """A body that has not arrived by then is refused."""
 
-HEADERS = (
+HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -37,6 +37,7 @@ HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 )
+"""Of every answer that does not say otherwise itself."""
 LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -70,13 +71,15 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [*HEADERS, (b"x-request-id", name.encode())]
-                message = {**message, "headers": [*message["headers"], *own]}
+                given = {key.lower() for key, _ in message["headers"]}
+                own = [header for header in HEADERS if header[0] not in given]
+                message = {**message, "headers": [*message["headers"], *own, (b"x-request-id", name.encode())]}
             await send(message)
 
         try:
             if self._local_only:
                 _check_host(headers.get(b"host", ""))
+            _check_origin(headers.get(b"origin"), headers.get(b"host", ""))
             await self._app(scope, _replay(await _body(headers, receive), receive), answer)
         except RefusedError as refused:
             await _problem(answer, refused)
@@ -98,6 +101,12 @@ def _check_host(host: str) -> None:
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if name.lower() not in LOCAL_NAMES:
         raise RefusedError(421, "host", "this server answers to localhost only")
+
+
+def _check_origin(origin: str | None, host: str) -> None:
+    """A browser says which page asks; pages of other servers have no business here."""
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
+        raise RefusedError(403, "origin", "a page of another server may not ask this one")
 
 
 async def _body(headers: dict[bytes, str], receive: Receive) -> bytes:

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from palate.questions import Question
+from palate.questions import Filter, Question
 from palate.serving.ledger import Event
 
 MOST_ANSWERS = 200
 MOST_EVENTS = 1000
 MOST_QUESTIONS = 256
 MOST_EXPLAINED = 20
+MOST_ASKED = 2000
 LATEST_MS = 32_503_680_000_000
 """The year 3000."""
 
@@ -32,6 +33,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class FilterBody(Strict):
+    """Either ``any_of`` or one or both ends of a range."""
+
+    column: Short = Field(description="A column of the catalogue")
+    any_of: list[Short] | None = Field(None, min_length=1, max_length=50, description="Values that may be answered")
+    least: float | None = None
+    most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.any_of is None) == (self.least is None and self.most is None):
+            raise ValueError("say either any_of or least and most")
+        return self
+
+    def filter(self) -> Filter:
+        return Filter(self.column, tuple(self.any_of or ()), self.least, self.most)
+
+
 class Who(Strict):
     """Who is asked about: a user, or a history (empty for a newcomer)."""
 
@@ -40,6 +59,7 @@ class Who(Strict):
     words: Words = Field("", description="What is wished, for systems that read words")
     candidates: list[Name] | None = Field(None, max_length=MOST_EVENTS, description="Only these may be answered")
     leave_out: list[Name] = Field([], max_length=MOST_EVENTS, description="Never answered, beside what was met")
+    filters: list[FilterBody] = Field([], max_length=20, description="Only items that pass all may be answered")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -48,7 +68,8 @@ class Who(Strict):
         return self
 
     def question(self) -> Question:
-        return Question(self.user, self.history, (), self.words, self.candidates, self.leave_out)
+        filters = [one.filter() for one in self.filters]
+        return Question(self.user, self.history, (), self.words, self.candidates, self.leave_out, filters)
 
 
 class OfRun(Strict):
@@ -106,6 +127,12 @@ class NewItem(OfRun):
 class Retire(OfRun):
     items: list[Name] = Field(min_length=1, max_length=MOST_EVENTS)
     back: bool = Field(False, description="Answer them again")
+
+
+class Audience(OfRun):
+    item: Name
+    k: int = Field(10, ge=1, le=MOST_ANSWERS, description="Among how many answers the item must be")
+    users: int = Field(500, ge=1, le=MOST_ASKED, description="How many users are asked about, evenly chosen")
 
 
 class Problem(BaseModel):

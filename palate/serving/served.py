@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 from palate.ask import Asker
 from palate.core.errors import PalateError, StoreError
 from palate.evaluation.reports import read_report
-from palate.questions import Answer, Question
+from palate.questions import Answer, Later, Question
 from palate.runs import FittedRun
 from palate.serving.batching import Desk
+from palate.serving.catalogue import Catalogue
+from palate.serving.covers import Covers
 from palate.serving.ledger import Ledger
+from palate.serving.spaces import Space, Spaces
 
 Stamp = tuple[str, int, int]
 """Which run lies in a folder: where it really is, and when and as which file its ``run.json`` was written."""
@@ -60,7 +64,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class RunCard:
-    """What is served under a name. ``problem`` says why a newer run could not replace it."""
+    """What is served under a name: ``covers`` whether items have pictures, ``spaces`` where neighbours may be asked,
+    ``columns`` those of the catalogue. ``problem`` says why a newer run could not replace it."""
 
     name: str
     system: str
@@ -78,6 +83,9 @@ class RunCard:
     items_retired: int
     reads_words: bool
     takes_new_items: bool
+    covers: bool
+    spaces: list[Space]
+    columns: list[str]
     cost: dict[str, float]
     figures: list[Figures]
     opened: str
@@ -86,14 +94,25 @@ class RunCard:
 
 
 class Served:
-    """A run in ``folder`` under ``name``, with what the ledger holds of its data, warmed up by a first question."""
+    """A run in ``folder`` under ``name``, with what the ledger holds of its data, warmed up by a first question.
+
+    ``beside`` are runs whose data it takes, where they are its own, instead of reading them again.
+    """
 
     def __init__(
-        self, name: str, folder: Path, ledger: Ledger, limits: Limits, seen: Callable[[int, float], None] | None = None
+        self,
+        name: str,
+        folder: Path,
+        ledger: Ledger,
+        limits: Limits,
+        seen: Callable[[int, float], None] | None = None,
+        beside: Sequence[FittedRun] = (),
     ) -> None:
         self.name, self.folder, self._ledger = name, folder, ledger
         self.stamp = stamp_of(folder)
         self.run = FittedRun.open(folder)
+        for other in beside:
+            self.run.share(other)
         self.asker = Asker(self.run, name)
         self.data = str(self.run.facts["data"]["name"])
         self.opened = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -101,7 +120,10 @@ class Served:
         self.skipped: list[str] = []
         """Items of the ledger that this run's catalogue could not take."""
         self.n_added = 0
+        self.catalogue, self.spaces, self.covers = Catalogue(self.asker), Spaces(self.asker), Covers(self.run)
         self._catch_up()
+        with suppress(PalateError, OSError):  # without its data a run still answers histories
+            self.run.dataset  # noqa: B018  # read now, not while somebody waits
         self.asker.answers([self.asker.read(Question(history=[]))], 1)
         self.desk: Desk[Any, Any] = Desk(
             self._work, at_once=limits.at_once, waiting=limits.waiting, seen=seen, name=f"desk of {name}"
@@ -152,7 +174,11 @@ class Served:
     def _with_later(self, question: Question) -> Question:
         if question.user is None:
             return question
-        return replace(question, later=self._ledger.later(self.data, question.user))
+        return replace(question, later=self.later(question.user))
+
+    def later(self, user: str) -> list[Later]:
+        """The events of a user that this server was sent."""
+        return self._ledger.later(self.data, user)
 
     def add(self, content: Mapping[str, Any]) -> None:
         """Recommend a new item from now on; at the desk, or before it opens."""
@@ -168,7 +194,8 @@ class Served:
             pretrained=str(facts.get("pretrained", row.pretrained)), data=self.data,
             simulated=bool(facts["data"].get("simulated")), split=plan.split, seeds=list(plan.seeds),
             users=self.run.users.height, items=len(self.asker.item_ids), items_added=self.n_added,
-            items_retired=self.asker.n_retired, reads_words=self.asker.reads_words, takes_new_items=self.asker.grows,
+            items_retired=len(self.asker.retired), reads_words=self.asker.reads_words, takes_new_items=self.asker.grows,
+            covers=self.covers.any, spaces=self.spaces.known, columns=list(self.run.items.columns),
             cost={name: float(value) for name, value in facts.get("cost", {}).items()},
             figures=self.figures, opened=self.opened, waiting=self.desk.waiting, problem=problem,
         )  # fmt: skip

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -16,6 +17,9 @@ from palate.serving.auth import Tokens, check_address, is_loopback
 from palate.serving.guard import Guard
 from palate.serving.logs import Forward
 from palate.serving.service import Service
+
+if TYPE_CHECKING:
+    from palate.serving.tools import ToolsDoor
 
 CONNECTIONS = 512
 """More at once are refused with 503."""
@@ -31,8 +35,11 @@ class Address:
     """0 takes a free one."""
 
 
-def serve(service: Service, address: Address, tokens: Tokens, ready: Callable[[str], None]) -> None:
-    """Answer until SIGTERM or SIGINT; SIGHUP looks for new runs. ``ready`` is told the address once it is bound.
+def serve(
+    service: Service, address: Address, tokens: Tokens, ready: Callable[[str], None], tools: ToolsDoor | None = None
+) -> None:
+    """Answer until SIGTERM or SIGINT; SIGHUP looks for new runs. ``ready`` is told the address once it is bound;
+    ``tools`` answer at /mcp.
 
     Raises ``MisuseError`` for an address that others reach without a token, ``ConfigError`` where the port is taken.
     """
@@ -48,7 +55,8 @@ def serve(service: Service, address: Address, tokens: Tokens, ready: Callable[[s
     try:
         ready(_said(listening))
         service.log.info("serving", address=_said(listening), runs=[card.name for card in service.cards()])
-        uvicorn.Server(configuration(service, tokens, local_only=is_loopback(address.host))).run(sockets=[listening])
+        local_only = is_loopback(address.host)
+        uvicorn.Server(configuration(service, tokens, local_only=local_only, tools=tools)).run(sockets=[listening])
         service.log.info("stopped")
     finally:
         for name, handler in before.items():
@@ -57,9 +65,11 @@ def serve(service: Service, address: Address, tokens: Tokens, ready: Callable[[s
         listening.close()
 
 
-def configuration(service: Service, tokens: Tokens, *, local_only: bool) -> uvicorn.Config:
+def configuration(
+    service: Service, tokens: Tokens, *, local_only: bool, tools: ToolsDoor | None = None
+) -> uvicorn.Config:
     """The guarded app, with connections, headers and the end bounded."""
-    app = Guard(make_app(service, tokens), metrics=service.metrics, log=service.log, local_only=local_only)
+    app = Guard(make_app(service, tokens, tools), metrics=service.metrics, log=service.log, local_only=local_only)
     return uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, proxy_headers=False, http="h11", ws="none",
         lifespan="on", limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER_BYTES,

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from palate.core.errors import MisuseError, PalateError, UnknownIdError, nearest
 from palate.serving.batching import ClosedError, Desk
+from palate.serving.board import Board, Leaderboard
+from palate.serving.fits import FitCard, Fits
 from palate.serving.ledger import ConflictError, Event, Ledger, Written
 from palate.serving.logs import Log, make_log
 from palate.serving.metrics import Metrics
@@ -45,13 +47,17 @@ class Reloaded:
 
 
 class Service:
-    """Opens the runs at once, so that mistakes show before anybody connects. Threads may share it."""
+    """Opens the runs at once, so that mistakes show before anybody connects. Threads may share it.
+
+    ``fits`` is the folder whose fits are shown, by default that of the first run.
+    """
 
     def __init__(
         self,
         folders: Sequence[Path],
         store: Path,
         *,
+        fits: Path | None = None,
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         log: Log | None = None,
@@ -61,8 +67,11 @@ class Service:
         for name in names:
             if names.count(name) > 1:
                 raise MisuseError(f"two runs are called '{name}'; rename or link one of them")
+        self.fits, self._board = Fits(fits or folders[0].absolute().parent), Board()
         self.ledger = Ledger(store)
-        self._runs = {name: self._open(name, folder) for name, folder in zip(names, folders, strict=True)}
+        self._runs: dict[str, Served] = {}
+        for name, folder in zip(names, folders, strict=True):
+            self._runs[name] = self._open(name, folder)
         self._problems: dict[str, str] = {}
         self._changing = threading.Lock()
         self._stop, self._look = threading.Event(), threading.Event()
@@ -73,7 +82,8 @@ class Service:
         )  # fmt: skip
 
     def _open(self, name: str, folder: Path) -> Served:
-        served = Served(name, folder, self.ledger, self.limits, self.metrics.seen(name))
+        beside = [other.run for other in self._runs.values()]
+        served = Served(name, folder, self.ledger, self.limits, self.metrics.seen(name), beside)
         self.metrics.waiting.labels(name).set_function(lambda: served.desk.waiting)
         if served.skipped:
             self.log.warning("items skipped", run=name, items=len(served.skipped), first=served.skipped[0])
@@ -104,6 +114,14 @@ class Service:
 
     def cards(self) -> list[RunCard]:
         return [served.card(self._problems.get(name)) for name, served in self._runs.items()]
+
+    def leaderboard(self) -> Leaderboard:
+        """What was measured of the runs, side by side; seconds where it is asked for the first time."""
+        return self._board.leaderboard(list(self._runs.values()))
+
+    def fit_cards(self) -> list[FitCard]:
+        """The fits of the folder that is watched for them, by default the first run's."""
+        return self.fits.cards({served.folder.resolve() for served in self._runs.values()})
 
     def ready(self) -> str | None:
         """Why this server cannot do its work, None when it can."""

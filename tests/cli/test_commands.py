@@ -9,14 +9,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+CODE = "from palate.cli.main import main; main()"
+
 
 def palate(*arguments: object, cwd: Path, data: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
     if data is not None:
         environment["PALATE_DATA"] = str(data)
-    code = "from palate.cli.main import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", CODE, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True
     )
 
 
@@ -280,7 +281,30 @@ def test_the_demo_tells_its_story(tmp_path: Path) -> None:
     for said in ("simulated", "R@10", "NDCG@10", "lately", "Next came", "SASRec", "EASE", "interval"):
         assert said in done.stdout
     assert (tmp_path / "demo" / "leaderboard.png").read_bytes().startswith(b"\x89PNG")
-    assert palate("demo", "--data", "world-test", "--out", "demo", "--budget", 0.05, cwd=tmp_path).returncode == 0
+    opening = next(line for line in done.stdout.splitlines() if line.startswith("Open them all:"))
+    assert opening.endswith("demo/popularity demo/item-knn demo/ease demo/lightgcn demo/sasrec")
+
+
+def test_the_demo_opens_its_runs_and_replaces_an_earlier_demo(tmp_path: Path) -> None:
+    import urllib.request
+
+    (tmp_path / "demo" / "sasrec").mkdir(parents=True)
+    (tmp_path / "demo" / "demo.txt").write_text("of an earlier demo")
+    options = ["--data", "world-test", "--out", "demo", "--budget", "0.05", "--serve", "--port", "0"]
+    server = subprocess.Popen(
+        [sys.executable, "-c", CODE, "demo", *options], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        address = next(line.split()[-1] for line in server.stdout if line.startswith("serving on "))
+        with urllib.request.urlopen(f"{address}/v1/runs") as answer:
+            names = {run["name"] for run in json.loads(answer.read())}
+        assert names == {"popularity", "item-knn", "ease", "lightgcn", "sasrec"}
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
+        server.stdout.close()  # type: ignore[union-attr]
 
 
 def test_why_of_a_known_user_of_a_factor_model(place: Path) -> None:

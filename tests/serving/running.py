@@ -21,15 +21,24 @@ from palate.serving.service import Service
 
 @contextmanager
 def running(
-    folders: Sequence[Path], store: Path, *, tokens: Tokens | None = None, limits: Limits | None = None
-) -> Iterator[tuple[Service, str]]:
-    """The service and its address; the lines of its log are in ``service.written``, uvicorn in ``service.server``."""
+    folders: Sequence[Path], store: Path, *, tokens: Tokens | None = None, limits: Limits | None = None,
+    tools: bool = False,
+) -> Iterator[tuple[Service, str]]:  # fmt: skip
+    """The service and its address; the lines of its log are in ``service.written``, uvicorn in ``service.server``.
+
+    With ``tools`` it answers at /mcp too, and lets those write who may.
+    """
     written = io.StringIO()
     service = Service(folders, store, limits=limits, log=make_log(written))
     service.written = written  # type: ignore[attr-defined]
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(configuration(service, tokens or Tokens(), local_only=True))
+    door = None
+    if tools:
+        from palate.serving.tools import ToolsDoor
+
+        door = ToolsDoor(service, tokens or Tokens(), writes=True)
+    server = uvicorn.Server(configuration(service, tokens or Tokens(), local_only=True, tools=door))
     service.server = server  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from palate.ask import Asker
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
-from palate.questions import Question, together
+from palate.questions import Filter, Question, together
 from palate.runs import FittedRun
 from tests.serving.conftest import SYSTEMS
 
@@ -35,7 +36,12 @@ def asked(asker: Asker) -> list[tuple[dict[str, Any], list[str]]]:
             ["--history", ",".join(history), "--candidates", ",".join(some), "--leave-out", ",".join(out), "-k", "5"],
         ),
         ({"user": "r0002", "k": 3, "why": True}, ["--user", "r0002", "-k", "3", "--why"]),
-    ]
+        (
+            {"history": history, "filters": [{"column": "category", "any_of": ["mystery", "adventure"]},
+                                             {"column": "year", "least": 1850, "most": 1960}]},
+            ["--history", ",".join(history), "--filter", "category=mystery,adventure", "--filter", "year=1850..1960"],
+        ),
+    ]  # fmt: skip
     if asker.reads_words:
         said = "a voyage at sea"
         questions.append(({"history": history, "words": said}, ["--history", ",".join(history), "--words", said]))
@@ -55,7 +61,8 @@ def test_python_command_line_and_http_answer_alike(
             main(["recommend", str(runs / name), *options, "--json"])
         by_command = json.loads(capsys.readouterr().out)
         assert by_http == by_command, body
-        question = Question(**{key: value for key, value in body.items() if key not in ("k", "why")})
+        question = Question(**{key: value for key, value in body.items() if key not in ("k", "why", "filters")})
+        question = replace(question, filters=[Filter(**filter) for filter in body.get("filters", ())])
         (ranking,) = asker.answer(together([asker.read(question)]), body.get("k", 10))
         found = [(one["item"], one["score"]) for one in by_http["recommended"]]
         assert found == list(zip(ranking.items, ranking.scores, strict=True))
