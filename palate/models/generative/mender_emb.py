@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from palate.backbones.item_text import ItemText

@@ -1,7 +1,7 @@
 """Mender-Tok: a language model reads a wish and the titles of a history, a decoder says the name of what fits.
 
-Paischer et al., "Preference Discerning with LLM-Enhanced Generative Retrieval", TMLR 2025 (arXiv 2412.08604). After each
-event an annotator writes five sentences of what the user would search for and avoid. What is read is one text,
+Paischer et al., "Preference Discerning with LLM-Enhanced Generative Retrieval", TMLR 2025 (arXiv 2412.08604). After
+each event an annotator writes five sentences of what the user would search for and avoid. What is read is one text,
 ``Instructions: p. Items: title_1 title_2 …``, by a pre-trained language model that stays frozen (or learns by low-rank
 adapters); its states ``h`` are lifted to ``m = W h + b``, and a T5 decoder, trained from scratch, says the item's name
 by ``Σ_j log p(c_j | c_<j, m)``. In training ``p`` is, of the positive sentences written after the event before, the one
@@ -212,13 +212,18 @@ class MenderTok(SaysNames, GradientSystem[MenderTokConfig, Network]):
             before, after = framed[:place], framed[place + len(bare) :]
             table = titles.cpu().numpy()
             fixed = Ragged.of([[*before, *first], between, after])
-            self._pieces = titles, Ragged.from_lengths(
-                np.concatenate([fixed.flat(), table[table >= 0]]),
-                np.concatenate([fixed.lengths, (table >= 0).sum(1)]),
+            self._pieces = (
+                titles,
+                Ragged.from_lengths(
+                    np.concatenate([fixed.flat(), table[table >= 0]]),
+                    np.concatenate([fixed.lengths, (table >= 0).sum(1)]),
+                ),
             )
         return self._pieces[1]
 
-    def _read(self, items: IntArray, lengths: IntArray, words: IntArray, said: Ragged) -> tuple[Tensor, Packing, Tensor]:
+    def _read(
+        self, items: IntArray, lengths: IntArray, words: IntArray, said: Ragged
+    ) -> tuple[Tensor, Packing, Tensor]:
         """Packed items, and the row of ``said`` ``[b]`` that each is asked with (-1 = none) → what is read
         ``[P, d]``, where it lies, and which of the given inputs each is ``[b]``."""
         network = self.fitted()
