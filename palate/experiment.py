@@ -255,7 +255,7 @@ def _axes_report(fitted: FittedRun, protocol: PreferenceAxes, split: Split, mark
     systems = [fitted.system(seed, verify=False) for seed in fitted.plan.seeds]
     if not all(isinstance(one, ReadsWords) and one.reads_words for one in systems):
         raise MisuseError(
-            f"{fitted.name} is a {fitted.plan.system}, which reads no words; this protocol asks with words"
+            f"{fitted.name} is a {fitted.plan.system}, which reads no words: ask it with another --protocol"
         )
     parts = parts_of(protocol)
     encoder = parts["encoder"]

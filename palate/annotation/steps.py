@@ -87,10 +87,17 @@ def of_events(dataset: Dataset, events: IntArray, *, longest: int) -> list[StepP
 
 
 def _sentences(told: Sequence[Said], traits: Sequence[str], turn: int) -> list[str]:
-    """Wishes and praise of the newest reviews, blame, then what the items are like that nobody complained of."""
-    said_well = [phrase for kind in (0, 1) for one in told for phrase in one[kind]]
-    wanted = apart(dict.fromkeys([*said_well, *traits]), SENTENCES)
-    unwanted = [phrase for phrase in apart((p for one in told for p in one[2]), AGAINST) if phrase not in wanted]
+    """Wishes and praise of the newest reviews, blame, then what the items are like that nobody complained of; ``told``
+    has the newest first."""
+    mood: dict[str, bool] = {}  # the newest that was said of a phrase counts
+    for wished, praised, blamed in told:
+        for phrases, good in (((*wished, *praised), True), (blamed, False)):
+            for phrase in phrases:
+                mood.setdefault(phrase, good)
+    for phrase in traits:
+        mood.setdefault(phrase, True)
+    wanted = apart((phrase for phrase, good in mood.items() if good), SENTENCES)
+    unwanted = apart((phrase for phrase, good in mood.items() if not good), AGAINST)
     room = SENTENCES - len(unwanted)
     found = [WANTED[(turn + place) % len(WANTED)].format(phrase) for place, phrase in enumerate(wanted[:room])]
     found += [UNWANTED[(turn + place) % len(UNWANTED)].format(phrase) for place, phrase in enumerate(unwanted)]

@@ -94,9 +94,7 @@ def benchmark(
     oracle reads of a target; ``encode`` makes vectors of sentences. Raises ``DataError`` where nothing can be asked."""
     dataset, test = split.dataset, split.test
     before = steps_before(split)
-    events, said = negative_reviews(dataset, test.events[test.events >= 0], sentiment)
-    records = annotator.step_preferences(dataset, np.unique(np.concatenate([before[before >= 0], events])))
-    preferences = Preferences.of(records, sentiment)
+    preferences = Preferences.of(annotator.step_preferences(dataset, np.unique(before[before >= 0])), sentiment)
     if not preferences.texts:
         raise DataError(f"'{dataset.name}' has no words from which {annotator.label} could write what users search for")
     vectors = unit(encode(preferences.texts))
@@ -108,27 +106,26 @@ def benchmark(
     leak_free = preferences.matched(rows[told], vectors, of_history)
     oracle = preferences.matched(rows[told], vectors, wanted[asked.targets])
     every = [" ".join(preferences.texts[place] for place in row) for row in preferences.held[rows[told]]]
-    rng = np.random.default_rng([protocol.seed, 3])
+    shuffles = [np.random.default_rng([protocol.seed, 3, number]) for number in range(len(AXES))]
     texts = preferences.texts
     axes = [
-        Axis(AXES[0], asked, _worded([texts[row] for row in leak_free], rng)
+        Axis(AXES[0], asked, _worded([texts[row] for row in leak_free], shuffles[0])
              | {ORACLE: tuple(texts[row] for row in oracle)})
     ]  # fmt: skip
     allowed = preferences.eligible if protocol.steer_with == "positive" else preferences.held
     pool = np.unique(allowed[np.unique(rows[told])].flat()).astype(np.int64)
     dropped, used = 0, []
-    for name, farthest in ((AXES[1], False), (AXES[2], True)):
+    for number, farthest in ((1, False), (2, True)):
         pairs = steering(
             asked.targets, asked.requests.histories, items, vectors[pool], farthest=farthest, places=_PLACES,
             seed=protocol.seed,
         )  # fmt: skip
         steered = replace(asked[pairs.cases], targets=pairs.targets)
         lines = [texts[pool[row]] for row in pairs.sentences]
-        axes.append(Axis(name, steered, _worded(lines, rng)))
+        axes.append(Axis(AXES[number], steered, _worded(lines, shuffles[number])))
         dropped, used = dropped + pairs.n_dropped, used + lines
-    heard = unit(encode(said)) if said else np.zeros((0, items.shape[1]), np.float32)
-    axes.append(_sentiment(split, preferences, vectors, events, heard, rng))
-    axes.append(Axis(AXES[4], asked, _worded(every, rng)))
+    axes.append(_sentiment(split, annotator, sentiment, encode, shuffles[3]))
+    axes.append(Axis(AXES[4], asked, _worded(every, shuffles[4])))
     notes = (
         f"{len(told):,} of {len(test):,} cases have {annotator.label}'s five sentences before their target; "
         f"{_share(used, split, annotator, sentiment):.0%} of the sentences that steer also stand in the train part; "
@@ -153,11 +150,17 @@ def steps_before(split: Split) -> IntArray:
 
 
 def _sentiment(
-    split: Split, preferences: Preferences, vectors: FloatArray, events: IntArray, said: FloatArray,
+    split: Split, annotator: Discerner, sentiment: Sentiment, encode: Callable[[Sequence[str]], FloatArray],
     rng: np.random.Generator,
 ) -> Axis:  # fmt: skip
+    """What was written after the targets is read here and nowhere else."""
     dataset = split.dataset
-    found = complaints(dataset, events, preferences, vectors, said)
+    events, said = negative_reviews(dataset, np.unique(split.test.events[split.test.events >= 0]), sentiment)
+    preferences = Preferences.of(annotator.step_preferences(dataset, events), sentiment)
+    written = [*preferences.texts, *said]
+    vectors = unit(encode(written)) if written else np.zeros((0, 1), np.float32)
+    n_texts = len(preferences.texts)
+    found = complaints(dataset, events, preferences, vectors[:n_texts], vectors[n_texts:])
     n, texts = len(found.events), preferences.texts
     requests = Requests(Ragged.empty(n), user_rows=dataset.user_rows[found.events].astype(np.int64))
     cases = Cases(requests, dataset.item_rows[found.events].astype(np.int64), found.events)

@@ -82,9 +82,8 @@ def axes_tables(reports: Sequence[Report], comparisons: Comparisons | None = Non
     from rich.table import Table
     from rich.text import Text
 
-    shown = (
-        at if any(name.endswith(f"/{at}") for name in reports[0].metrics) else _inner(next(iter(reports[0].metrics)))
-    )
+    known = [_inner(name) for name in reports[0].metrics]
+    shown = at if at in known else known[0]
     parts: list[RenderableType] = [Text(headline(reports), "bold"), Text("")]
     for report in reports:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
