@@ -114,7 +114,7 @@ def benchmark(
     ]  # fmt: skip
     allowed = preferences.eligible if protocol.steer_with == "positive" else preferences.held
     pool = np.unique(allowed[np.unique(rows[told])].flat()).astype(np.int64)
-    dropped, used = 0, []
+    dropped, used = 0, list[str]()
     for number, farthest in ((1, False), (2, True)):
         pairs = steering(
             asked.targets, asked.requests.histories, items, vectors[pool], farthest=farthest, places=_PLACES,
