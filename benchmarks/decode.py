@@ -18,7 +18,8 @@ from torch import Tensor
 from benchmarks.harness import Result, compare, must, peak_memory, result, timed
 from palate.parts.decode import beam_search
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, T5Config, read_hub
+from palate.parts.t5 import T5, T5Config
+from palate.parts.t5_checkpoint import read_hub
 from palate.parts.trie import Trie
 
 ITEMS, CODES, LEVELS = 12_101, 256, 4

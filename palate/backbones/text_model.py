@@ -140,6 +140,20 @@ class TextModel(ABC, Generic[C]):
         )
         return out.last_hidden_state
 
+    def branched_states(self, embeddings: Tensor, places: Tensor, branch: Tensor, read: Tensor) -> Tensor:
+        """``[b, S, D]`` → ``[b, S, D]`` of a causal model whose rows branch (``data.instruction_batches``): a token
+        stands at ``places`` ``[b, S]``, sees the first ``read`` ``[b, S]`` tokens of branch 0, and of its own
+        ``branch`` ``[b, S]`` what stands before it and itself."""
+        at = torch.arange(branch.shape[1], device=branch.device)
+        shared = (branch == 0)[:, None, :] & (at < read[..., None])
+        own = (branch[:, None, :] == branch[..., None]) & (branch > 0)[..., None] & (at <= at[:, None])
+        hidden = torch.zeros(own.shape, dtype=embeddings.dtype, device=branch.device)
+        hidden.masked_fill_(~(shared | own), torch.finfo(hidden.dtype).min)
+        out = self.model.base_model(
+            inputs_embeds=embeddings, attention_mask=hidden[:, None], position_ids=places, use_cache=False
+        )
+        return out.last_hidden_state
+
     def packed_states(self, embeddings: Tensor, groups: Groups, attend: Attend) -> Tensor:
         """``[P, D]`` → ``[P, D]``: ``states`` of packed sequences, longest first, by ``attend`` where it can."""
         reader = self.model.base_model

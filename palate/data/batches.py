@@ -60,14 +60,7 @@ class SequenceBatches:
     ) -> None:
         self.items = torch.from_numpy(train.item_rows.astype(np.int64))
         self.times = None if train.times is None else torch.from_numpy(train.times.astype(np.int64))
-        histories = train.histories
-        taught = np.maximum(histories.lengths - 1, 0)
-        counts = np.minimum(taught, 1) if windows == "last" else -(-taught // length)
-        user = np.repeat(np.arange(len(histories)), counts)
-        nth = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
-        stops = histories.stops[user] - 1 - nth * length
-        starts = np.maximum(histories.starts[user], stops - length)
-        self.windows = Ragged(train.item_rows, starts, stops)
+        self.windows, _ = windows_of(train.histories, length, windows)
         self.batch_size = batch_size
         self.seed = seed
 
@@ -94,23 +87,54 @@ class SequenceBatches:
         )
 
 
+def windows_of(histories: Ragged, length: int, which: Literal["last", "all"]) -> tuple[Ragged, np.ndarray]:
+    """What is read of each history when every event but the last is followed by one, and whose each window is."""
+    taught = np.maximum(histories.lengths - 1, 0)
+    counts = np.minimum(taught, 1) if which == "last" else -(-taught // length)
+    user = np.repeat(np.arange(len(histories)), counts)
+    nth = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    stops = histories.stops[user] - 1 - nth * length
+    starts = np.maximum(histories.starts[user], stops - length)
+    return Ragged(histories.values, starts, stops), user
+
+
 @dataclass(frozen=True, eq=False)
 class PrefixBatch:
     """b histories as they stood before some event, and that event. Packed, longest first.
 
-    items    ``[P]`` item rows, oldest first within a history
-    lengths  ``[b]`` how many belong to each; 0 before a user's first event
-    targets  ``[b]`` the item that came next
-    users    ``[b]`` user rows
+    items     ``[P]`` item rows, oldest first within a history
+    lengths   ``[b]`` how many belong to each; 0 before a user's first event
+    targets   ``[b]`` the item that came next; with ``together`` ``[P + b]``: of each history what came after none,
+              after one, … and after all of its items
+    users     ``[b]`` user rows
+    together  whether each history is asked about at every place
     """
 
     items: Tensor
     lengths: Tensor
     targets: Tensor
     users: Tensor
+    together: bool = False
+
+    @property
+    def counts(self) -> Tensor:
+        """``[b]`` targets of each history."""
+        return self.lengths + 1 if self.together else torch.ones_like(self.lengths)
 
     def to(self, device: torch.device | str) -> PrefixBatch:
-        return PrefixBatch(self.items.to(device), self.lengths, self.targets.to(device), self.users.to(device))
+        return replace(
+            self, items=self.items.to(device), targets=self.targets.to(device), users=self.users.to(device)
+        )  # fmt: skip
+
+
+def prefix_batches(
+    train: Dataset, *, length: int, batch_size: int, seed: int, prefixes: Literal["all", "one"], forward: bool
+) -> PrefixBatches | TogetherBatches:
+    """Batches of ``batch_size`` readings of at most ``length`` events; a network that reads ``forward`` is asked about
+    all events of a window at once."""
+    if forward and prefixes == "all":
+        return TogetherBatches(train, length=length, batch_size=batch_size, seed=seed)
+    return PrefixBatches(train, length=length, batch_size=batch_size, seed=seed, prefixes=prefixes)
 
 
 class PrefixBatches:
@@ -167,6 +191,38 @@ class PrefixBatches:
             lengths=torch.from_numpy(read.lengths.astype(np.int64)),
             targets=self.items[torch.from_numpy(targets[order])],
             users=torch.from_numpy(self.user_of[targets[order]]),
+        )
+
+
+class TogetherBatches:
+    """Windows of histories, each read once and asked about at every place; for networks that read forward.
+
+    A history is cut, from its end, into windows of ``length`` events, each with the event after it. The first item of a
+    window is a target after nothing at all. A pure function of (seed, epoch).
+    """
+
+    def __init__(self, train: Dataset, *, length: int, batch_size: int, seed: int) -> None:
+        self.windows, self.user_of = windows_of(train.histories, length, "all")
+        self.batch_size, self.seed = batch_size, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.windows) // self.batch_size)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[PrefixBatch]:
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
+        for start in range(skip * self.batch_size, len(order), self.batch_size):
+            yield self._batch(order[start : start + self.batch_size])
+
+    def _batch(self, rows: np.ndarray) -> PrefixBatch:
+        rows = rows[np.argsort(-self.windows.lengths[rows], kind="stable")]
+        read = self.windows[rows]
+        asked = Ragged(read.values, read.starts, read.stops + 1)
+        return PrefixBatch(
+            items=torch.from_numpy(read.flat().astype(np.int64)),
+            lengths=torch.from_numpy(read.lengths.astype(np.int64)),
+            targets=torch.from_numpy(asked.flat().astype(np.int64)),
+            users=torch.from_numpy(self.user_of[rows].astype(np.int64)),
+            together=True,
         )
 
 

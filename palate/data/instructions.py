@@ -1,4 +1,4 @@
-"""Instructions put together from phrases that were tokenized once: a batch of them is one gather, without text.
+"""Instructions put together from phrases that were tokenized once: any number of them is one gather, without text.
 
 A template is an instruction and the response to it, with places to fill in: the name, title or description of an item,
 a history as names or as titles, what a user looks for or likes. Every piece of a template and everything that fills a
@@ -9,21 +9,20 @@ E events, N items.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray, Ragged
 
 PLACES = ("history", "titles", "name", "title", "description", "wish", "preference")
 """What a template may ask to be filled in: ``{history}`` …; the first two are lists."""
+HISTORY = -1 - PLACES.index("history")
+"""That place as a slot of a template."""
 NEWCOMER = len(PLACES)
 """What a template without any place asks for: somebody whose history is empty."""
 
@@ -69,6 +68,21 @@ class Templates:
             np.array([task for task, _ in flat], dtype=np.int64),
             np.array(needs, dtype=np.int64) + np.where(silent, 1 << NEWCOMER, 0),
         )
+
+    @cached_property
+    def openings(self) -> Ragged:
+        """``[W]`` each instruction up to its history, that included; empty where it has none."""
+        return Ragged(self.asks.values, self.asks.starts, self.asks.starts + self._opened)
+
+    @cached_property
+    def endings(self) -> Ragged:
+        """``[W]`` the rest of each."""
+        return Ragged(self.asks.values, self.asks.starts + self._opened, self.asks.stops)
+
+    @cached_property
+    def _opened(self) -> IntArray:
+        rows = [row.tolist() for row in self.asks]
+        return np.array([row.index(HISTORY) + 1 if HISTORY in row else 0 for row in rows], dtype=np.int64)
 
     def fitting(self, task: int, known: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
         """``[w]`` the templates of a task, and ``[n, w]`` whose places are all ``known`` ``[n]`` of which example."""
@@ -213,14 +227,33 @@ class Phrasebook:
 
     def asked(self, chosen: IntArray, examples: Examples, values: IntArray, n_events: int) -> Ragged:
         """The tokens of the instructions; ``values`` of the same events."""
-        said = self._said(self.templates.asks[chosen], examples, values, n_events)
-        if self.start >= 0:
-            said = Ragged.from_lengths(np.full(len(said), self.start), np.ones(len(said), np.int64)).joined(said)
-        return self._spelled(said)
+        return self._spelled(self._begun(self._said(self.templates.asks[chosen], examples, values, n_events)))
+
+    def opened(self, chosen: IntArray, examples: Examples, values: IntArray, n_events: int) -> tuple[Ragged, Ragged]:
+        """The tokens of the instructions up to the end of their histories, and after how many of them each item of a
+        history ends."""
+        slots = self.templates.openings[chosen]
+        said = self._begun(self._said(slots, examples, values, n_events))
+        n_items = examples.stop - examples.start
+        before = slots.lengths - 1 + (self.start >= 0)
+        nth = np.arange(n_items.sum()) - np.repeat(np.cumsum(n_items) - n_items, n_items)
+        ends = np.concatenate([[0], np.cumsum(self.tokens.lengths[said.flat()])])
+        first = said.offsets()[:-1]
+        last = np.repeat(first + before, n_items) + 2 * nth + 1  # between two items stands a separator
+        return self._spelled(said), Ragged.from_lengths(ends[last] - np.repeat(ends[first], n_items), n_items)
+
+    def ended(self, chosen: IntArray, examples: Examples, values: IntArray, n_events: int) -> Ragged:
+        """The tokens of the instructions after their histories."""
+        return self._spelled(self._said(self.templates.endings[chosen], examples, values, n_events))
 
     def answered(self, chosen: IntArray, examples: Examples, values: IntArray, n_events: int) -> Ragged:
         """The tokens of the responses, with the end."""
         return self._spelled(self._said(self.templates.answers[chosen], examples, values, n_events))
+
+    def _begun(self, said: Ragged) -> Ragged:
+        if self.start < 0:
+            return said
+        return Ragged.from_lengths(np.full(len(said), self.start), np.ones(len(said), np.int64)).joined(said)
 
     def _said(self, slots: Ragged, examples: Examples, values: IntArray, n_events: int) -> Ragged:
         """Phrase numbers."""
@@ -239,123 +272,3 @@ def _runs(slots: Ragged, starts: IntArray, stops: IntArray) -> tuple[tuple[IntAr
     place = np.where(flat < 0, -1 - flat, 0)
     begin = np.where(flat < 0, starts[row, place], flat)
     return (begin, np.where(flat < 0, stops[row, place], flat + 1)), slots.offsets()
-
-
-@dataclass(frozen=True, eq=False)
-class InstructionBatch:
-    """b instructions with their responses, padded on the right.
-
-    tokens  ``[b, S]``
-    real    ``[b, S]`` what is no padding
-    taught  ``[b, S]`` the tokens of the responses
-    """
-
-    tokens: Tensor
-    real: Tensor
-    taught: Tensor
-
-    def to(self, device: torch.device | str) -> InstructionBatch:
-        return InstructionBatch(self.tokens.to(device), self.real.to(device), self.taught.to(device))
-
-
-def batch_of(asked: Ragged, answered: Ragged, pad: int) -> InstructionBatch:
-    """Each instruction followed by its response."""
-    whole = asked.joined(answered)
-    lengths, prompts = (torch.from_numpy(np.asarray(part.lengths, dtype=np.int64)) for part in (whole, asked))
-    places = torch.arange(int(lengths.max()))
-    real = places < lengths[:, None]
-    tokens = torch.full(real.shape, pad)
-    tokens[real] = torch.from_numpy(whole.flat().astype(np.int64))
-    return InstructionBatch(tokens, real, real & (places >= prompts[:, None]))
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Examples of one task, of which an epoch takes some.
-
-    users    ``[n]`` of whom at most ``of_each`` are taken, or None
-    at_most  so many are taken in all
-    twofold  the wish and the preference of an example are each the first of two texts, either of which is taken
-    """
-
-    task: int
-    examples: Examples
-    users: IntArray | None = None
-    of_each: int | None = None
-    at_most: int | None = None
-    twofold: bool = False
-
-    def __len__(self) -> int:
-        """How many an epoch takes."""
-        n = len(self.examples)
-        if self.of_each is not None and self.users is not None:
-            n = int(np.minimum(np.unique(self.users, return_counts=True)[1], self.of_each).sum())
-        return n if self.at_most is None else min(n, self.at_most)
-
-    def drawn(self, rng: np.random.Generator) -> Examples:
-        rows = rng.permutation(len(self.examples))
-        if self.of_each is not None and self.users is not None:
-            rows = rows[np.argsort(self.users[rows], kind="stable")]
-            users = self.users[rows]
-            first = np.searchsorted(users, users)
-            rows = rng.permutation(rows[np.arange(len(rows)) - first < self.of_each])
-        some = self.examples[rows[: self.at_most]]
-        if not self.twofold:
-            return some
-        either = rng.integers(2, size=(2, len(some)))
-        return replace(
-            some, wish=np.where(some.wish >= 0, some.wish + either[0], -1),
-            preference=np.where(some.preference >= 0, some.preference + either[1], -1),
-        )  # fmt: skip
-
-
-class InstructionBatches:
-    """Shuffled batches of all pools together; a pure function of (seed, epoch).
-
-    Each example is said with a template that is drawn anew every epoch. Those of a batch are of like length (drawn
-    from ``shuffle`` batches at a time), so that little is padded.
-    """
-
-    def __init__(
-        self,
-        train: Dataset,
-        book: Phrasebook,
-        pools: Sequence[Pool],
-        *,
-        batch_size: int,
-        seed: int,
-        pad: int,
-        shuffle: int = 20,
-    ) -> None:
-        self.events = train.item_rows.astype(np.int64)
-        self.book, self.pools = book, pools
-        self.batch_size, self.seed, self.pad, self.shuffle = batch_size, seed, pad, shuffle
-        self.values = book.values(self.events)
-
-    def __len__(self) -> int:
-        return -(-sum(len(pool) for pool in self.pools) // self.batch_size)
-
-    def examples(self, epoch: int) -> tuple[Examples, IntArray]:
-        """The examples of an epoch and the template of each, before they are shuffled."""
-        rng = np.random.default_rng((self.seed, epoch))
-        parts = [pool.drawn(rng) for pool in self.pools]
-        known = [self.book.known(part, self.events) for part in parts]
-        chosen = [self.book.templates.drawn(rng, pool.task, some) for pool, some in zip(self.pools, known, strict=True)]
-        return Examples.joined(parts), np.concatenate(chosen)
-
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[InstructionBatch]:
-        if not len(self):
-            return
-        examples, chosen = self.examples(epoch)
-        rng = np.random.default_rng((self.seed, epoch, 1))
-        order = rng.permutation(len(chosen))
-        long = self.book.lengths(chosen, examples, self.events)[order]
-        pool = np.arange(len(order)) // (self.shuffle * self.batch_size)
-        order = order[np.lexsort((-long, pool))]
-        for batch in rng.permutation(len(self))[skip:]:
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self._batch(chosen[rows], examples[rows])
-
-    def _batch(self, chosen: IntArray, examples: Examples) -> InstructionBatch:
-        asked = self.book.asked(chosen, examples, self.values, len(self.events))
-        return batch_of(asked, self.book.answered(chosen, examples, self.values, len(self.events)), self.pad)

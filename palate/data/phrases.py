@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from palate.core.ragged import IntArray, Ragged
-from palate.data.batches import PrefixBatches
+from palate.data.batches import PrefixBatches, TogetherBatches
 
 USER, HISTORY = -1, -2
 """Places of a template, beside the numbers of the phrases that it says itself."""
@@ -43,10 +43,17 @@ class Prompts:
 
 @dataclass(frozen=True, eq=False)
 class PromptBatch:
-    """Prompts and the item that came next after each, ``targets`` ``[b]``, in the order of the prompts."""
+    """Prompts and what came next, in the order of the prompts.
+
+    targets  ``[R]`` items
+    counts   ``[b]`` how many of them belong to each prompt
+    read     ``[R]`` how many tokens of its prompt each of them comes after
+    """
 
     prompts: Prompts
     targets: Tensor
+    counts: Tensor
+    read: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +102,12 @@ class Phrases:
         of_prompt = self._lengths(said)
         return Prompts(*(torch.from_numpy(part) for part in (self.tokens[phrases].flat(), words, of_prompt, order)))
 
+    def read_by(self, said: Ragged, n_phrases: Ragged) -> IntArray:
+        """``[R]`` how many tokens the first ``n_phrases`` (several numbers a prompt) phrases of each prompt have."""
+        ends = np.concatenate([[0], np.cumsum(self.tokens.lengths[said.flat()])])
+        first = said.offsets()[:-1][n_phrases.row_numbers()]
+        return ends[first + n_phrases.flat()] - ends[first]
+
     def _lengths(self, said: Ragged) -> IntArray:
         """``[b]`` tokens of each prompt."""
         ends = np.concatenate([[0], np.cumsum(self.tokens.lengths[said.flat()])])
@@ -115,11 +128,12 @@ class Templates:
     silent: int
 
     @classmethod
-    def of(cls, texts: Sequence[str], said: Sequence[str], *, last: int) -> Self:
+    def of(cls, texts: Sequence[str], said: Sequence[str], *, last: int | None) -> Self:
         """From texts with ``{user}`` and ``{history}``, those without a history first. ``said`` are phrases 0, 1, …,
-        all of ``pieces(texts)`` among them; phrase ``last`` ends each prompt."""
+        all of ``pieces(texts)`` among them; phrase ``last``, if any, ends each prompt."""
         number = {"{user}": USER, "{history}": HISTORY} | {piece: row for row, piece in enumerate(said)}
-        slots = [[*(number[part] for part in _parts(text)), last] for text in texts]
+        end = [] if last is None else [last]
+        slots = [[*(number[part] for part in _parts(text)), *end] for text in texts]
         return cls(Ragged.of(slots), sum("{history}" not in text for text in texts))
 
     def drawn(self, rng: np.random.Generator, empty: npt.NDArray[np.bool_]) -> IntArray:
@@ -131,6 +145,22 @@ class Templates:
         """``[b]`` the one template that questions are asked with: the first that reads a history, else the first."""
         reads = self.silent if self.silent < len(self.slots) else 0
         return np.where(empty & (self.silent > 0), 0, reads)
+
+    def places(self, chosen: IntArray, lengths: IntArray) -> Ragged:
+        """How many phrases of each prompt are read before each of its items and after the last, ``lengths + 1`` numbers
+        a prompt; where no history is read, the whole prompt each time."""
+        counts = lengths + 1
+        row = np.repeat(np.arange(len(chosen)), counts)
+        nth = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        silent = (chosen < self.silent)[row]
+        return Ragged.from_lengths(
+            np.where(silent, self.slots.lengths[chosen][row], self._before[chosen][row] + nth), counts
+        )
+
+    @cached_property
+    def _before(self) -> IntArray:
+        """``[K]`` phrases of each template before the history."""
+        return np.array([row.tolist().index(HISTORY) if HISTORY in row else 0 for row in self.slots], dtype=np.int64)
 
     def filled(self, chosen: IntArray, users: IntArray, items: IntArray, lengths: IntArray) -> Ragged:
         """Phrase numbers of b prompts: template ``chosen`` ``[b]`` with the user's phrase ``users`` ``[b]`` and the
@@ -181,8 +211,16 @@ class Asking:
 
     def prompts(self, chosen: IntArray, users: IntArray, items: IntArray, lengths: IntArray) -> Prompts:
         """``users`` are phrases, ``items`` item rows; see ``Templates.filled``."""
-        said = self.templates.filled(chosen, users, self.first_item + items, lengths)
-        return self.phrases.prompts(said)
+        return self.phrases.prompts(self._said(chosen, users, items, lengths))
+
+    def read_before(self, chosen: IntArray, users: IntArray, items: IntArray, lengths: IntArray) -> Ragged:
+        """How many tokens of each of these prompts are read before each item of its history and after the last."""
+        places = self.templates.places(chosen, lengths)
+        said = self._said(chosen, users, items, lengths)
+        return Ragged.from_lengths(self.phrases.read_by(said, places), places.lengths)
+
+    def _said(self, chosen: IntArray, users: IntArray, items: IntArray, lengths: IntArray) -> Ragged:
+        return self.templates.filled(chosen, users, self.first_item + items, lengths)
 
 
 class PromptBatches:
@@ -192,7 +230,13 @@ class PromptBatches:
     """
 
     def __init__(
-        self, prefixes: PrefixBatches, asking: Asking, known: npt.NDArray[np.bool_], *, nameless: float, seed: int
+        self,
+        prefixes: PrefixBatches | TogetherBatches,
+        asking: Asking,
+        known: npt.NDArray[np.bool_],
+        *,
+        nameless: float,
+        seed: int,
     ) -> None:
         self.prefixes, self.asking, self.known = prefixes, asking, known
         self.nameless, self.seed = nameless, seed
@@ -206,5 +250,16 @@ class PromptBatches:
             lengths = batch.lengths.numpy()
             users = np.where(rng.random(len(lengths)) < self.nameless, -1, batch.users.numpy())
             chosen = self.asking.templates.drawn(rng, lengths == 0)
-            prompts = self.asking.prompts(chosen, self.asking.user(users, self.known), batch.items.numpy(), lengths)
-            yield PromptBatch(prompts, batch.targets[prompts.order])
+            asked = chosen, self.asking.user(users, self.known), batch.items.numpy(), lengths
+            prompts = self.asking.prompts(*asked)
+            if not batch.together:
+                yield PromptBatch(
+                    prompts, batch.targets[prompts.order], torch.ones_like(prompts.lengths), prompts.lengths
+                )  # fmt: skip
+                continue
+            order = prompts.order.numpy()
+            targets = Ragged.from_lengths(batch.targets.numpy(), batch.counts.numpy())[order]
+            read = self.asking.read_before(*asked)[order]
+            yield PromptBatch(
+                prompts, *(torch.from_numpy(part) for part in (targets.flat(), targets.lengths, read.flat()))
+            )  # fmt: skip

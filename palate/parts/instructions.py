@@ -17,7 +17,9 @@ import numpy as np
 from palate.core.dataset import Dataset
 from palate.core.protocols import Annotator
 from palate.core.ragged import IntArray, Ragged
-from palate.data.instructions import Examples, Phrasebook, Pool, Template
+from palate.data.batches import windows_of
+from palate.data.instruction_batches import Pool
+from palate.data.instructions import Examples, Phrasebook, Template
 
 TaskName = Literal["seqrec", "item2index", "index2item", "fusionseqrec", "itemsearch", "preferenceobtain"]
 
@@ -193,7 +195,8 @@ def pools_of(
     """What an epoch draws its examples from, a pool a task; none is empty-handed of a template that fits.
 
     Events are those of ``train`` and no others. Histories hold at most ``length`` events; ``prefixes`` events of each
-    user are asked about (None = all), and ``fused`` times as many in ``fusionseqrec``.
+    user are asked about, and ``fused`` times as many in ``fusionseqrec``. With None all are: a user's first event, and
+    those of a window of ``length`` together.
     """
     users, items = train.user_rows.astype(np.int64), train.item_rows.astype(np.int64)
     begun = train.histories.starts[users]
@@ -209,16 +212,22 @@ def pools_of(
         **before(words.searched),
     )  # fmt: skip
     tastes = Examples.about(np.full(len(last), -1), preference=2 * np.arange(len(last)), **before(last))
-    asked = Pool(0, next_items, users, prefixes)
+    asked = [Pool(0, next_items, users, prefixes)]
+    if prefixes is None:
+        read, _ = windows_of(train.histories, length, "all")
+        together = Examples.about(items[read.stops], start=read.starts, stop=read.stops)
+        asked = [Pool(0, next_items[every[every == begun]]), Pool(0, together, together=True)]
+    fusions = round(fused * sum(map(len, asked)))
     pools = {
         "seqrec": asked,
-        "item2index": Pool(0, catalogue),
-        "index2item": Pool(0, catalogue),
-        "fusionseqrec": Pool(0, next_items[every[every > begun]], at_most=round(fused * len(asked))),
-        "itemsearch": Pool(0, searches, twofold=True),
-        "preferenceobtain": Pool(0, tastes, twofold=True),
+        "item2index": [Pool(0, catalogue)],
+        "index2item": [Pool(0, catalogue)],
+        "fusionseqrec": [Pool(0, next_items[every[every > begun]], at_most=fusions)],
+        "itemsearch": [Pool(0, searches, twofold=True)],
+        "preferenceobtain": [Pool(0, tastes, twofold=True)],
     }
-    return [_sayable(replace(pools[name], task=task), book, items) for task, name in enumerate(tasks)]
+    numbered = [(task, pool) for task, name in enumerate(tasks) for pool in pools[name]]
+    return [_sayable(replace(pool, task=task), book, items) for task, pool in numbered]
 
 
 def _sayable(pool: Pool, book: Phrasebook, items: IntArray) -> Pool:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from palate.core.ragged import Ragged
 from palate.core.rankings import Rankings
@@ -99,6 +100,16 @@ class Naming:
                 scores = speaker.say(names).cpu().numpy()
                 said[place[named]] = scores[named]
         return said
+
+
+def read_before(names: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+    """``[P + b]`` how many tokens of a history's names stand before each of its items and after the last; ``items``
+    ``[P]`` packed, ``lengths`` ``[b]`` of them in each history."""
+    total = F.pad((names[items] >= 0).sum(1).cumsum(0), (1, 0))
+    starts = (torch.cumsum(lengths, 0) - lengths).to(total.device)
+    history = torch.repeat_interleave(torch.arange(len(lengths)), lengths + 1).to(total.device)
+    place = torch.arange(len(history), device=total.device) - history  # each history has one place more than items
+    return total[place] - total[starts][history]
 
 
 def spelled(names: Tensor, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

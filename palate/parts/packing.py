@@ -105,14 +105,19 @@ class Packing:
                     break
                 stop += sizes[end]
                 end += 1
-            self.groups.append(self._group(row, end, start, stop, longest))
+            self.groups.append(self._group(row, lengths[row:end], start, longest))
             row, start = end, stop
 
-    def _group(self, row: int, end: int, start: int, stop: int, longest: int) -> Group:
-        b = end - row
+    def alongside(self, counts: Tensor) -> list[Group]:
+        """The same groups of other packed rows, of which ``counts`` ``[b]`` belong to each sequence."""
+        ends = [0, *torch.cumsum(counts, 0).tolist()]
+        here = [(group.row, counts[group.row : group.row + group.b]) for group in self.groups]
+        return [self._group(row, lengths, ends[row], int(lengths.max())) for row, lengths in here]
+
+    def _group(self, row: int, lengths: Tensor, start: int, longest: int) -> Group:
+        b, stop = len(lengths), start + int(lengths.sum())
         slots = None
         if stop - start != b * longest:
-            lengths = self.lengths[row:end]
             slots = self._within(lengths) + torch.repeat_interleave(torch.arange(b) * longest, lengths)
             slots = slots.to(self.device)
         return Group(row, b, start, stop, longest, slots)

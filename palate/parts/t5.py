@@ -2,17 +2,16 @@
 
 Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", JMLR 2020 (arXiv
 1910.10683): RMS norms before each part, no biases, attention without 1/√d, learned offsets by relative distance that
-all layers of a side share, one token table for input, output and target. ``read_hub`` fills it with a published
-checkpoint's weights. Shapes: P packed input tokens, b sequences, S tokens of the longest, T target tokens, D width,
-H heads, d width of each, V tokens of the vocabulary, W beams.
+all layers of a side share, one token table for input, output and target. ``parts.t5_checkpoint`` fills it with a
+published checkpoint's weights. Shapes: P packed input tokens, b sequences, S tokens of the longest, R targets (b or,
+with a ``Reach``, more), T tokens of a target, D width, H heads, d width of each, V tokens of the vocabulary, W beams.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palate.core.config import Config
-from palate.core.errors import TrainingError
 from palate.parts.decode import name_scores
 from palate.parts.dropout import Dropout
 from palate.parts.norm import RMSNorm
@@ -45,12 +43,38 @@ class T5Config(Config):
     buckets: int = Field(32, ge=4)
     farthest: int = Field(128, ge=2)
     """Distances from here on share one bucket."""
+    reads: Literal["both-ways", "forward"] = "both-ways"
+    """Whether a token of the input sees those after it. In published T5s it does; one that reads forward can be asked
+    what comes next at every place of one reading (``Reach``). Its tokens cannot know how far from the end they stand,
+    so the decoder adds learned offsets by that distance to its attention to them."""
 
     @model_validator(mode="after")
     def _far_is_far(self) -> Self:
         if self.farthest <= self.buckets // 2:
             raise ValueError(f"farthest {self.farthest} must be more than half of the {self.buckets} buckets")
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Several targets for each packed input, one after another in the order of the inputs.
+
+    counts  ``[b]`` how many each input has, at least one; on the CPU
+    tokens  ``[R]`` how many tokens of its input each target may read, from the first on; at least one
+    """
+
+    counts: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the decoder reads of one group of inputs: ``asked`` are the group's targets, ``bias`` broadcasts to
+    ``[b, H, Q, S]`` and is -inf where a target must not read; None = each reads everything alike."""
+
+    group: Group
+    asked: Group
+    bias: Tensor | None
 
 
 class T5(nn.Module):
@@ -64,6 +88,7 @@ class T5(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.encoder_distances = nn.Embedding(config.buckets, config.heads)
         self.decoder_distances = nn.Embedding(config.buckets, config.heads)
+        self.cross_distances = nn.Embedding(config.buckets, config.heads) if config.reads == "forward" else None
         self.encoder_norm, self.decoder_norm = RMSNorm(config.width, 1e-6), RMSNorm(config.width, 1e-6)
         self.out = None if config.tied else nn.Embedding(vocabulary, config.width)
         self.drop = Dropout(config.dropout)
@@ -83,7 +108,7 @@ class T5(nn.Module):
                 for first in filter(None, (module.first, module.gate)):
                     nn.init.normal_(first.weight, std=c.width**-0.5)
                 nn.init.normal_(module.second.weight, std=c.forward_width**-0.5)
-        for table in (self.encoder_distances, self.decoder_distances):
+        for table in filter(None, (self.encoder_distances, self.decoder_distances, self.cross_distances)):
             nn.init.normal_(table.weight, std=c.width**-0.5)
         if self.out is not None:
             nn.init.normal_(self.out.weight, std=c.width**-0.5)
@@ -103,21 +128,48 @@ class T5(nn.Module):
         x = self.drop(x if extra is None else x + extra)
         longest = int(packing.lengths.max())
         places = torch.arange(longest, device=x.device)
-        buckets = bucket(places[None, :] - places[:, None], self.config, both_ways=True)
-        bias = self.encoder_distances(buckets).permute(2, 0, 1)
+        distance, both_ways = places[None, :] - places[:, None], self.config.reads == "both-ways"
+        bias = self.encoder_distances(bucket(distance, self.config, both_ways=both_ways)).permute(2, 0, 1)
+        if not both_ways:  # which hides padding too: it stands at the end
+            bias = bias.masked_fill(distance > 0, -torch.inf)
         for layer in self.encoder:
-            x = layer(x, packing, bias)
+            x = layer(x, packing, bias, both_ways)
         return self.drop(self.encoder_norm(x))
 
-    def states(self, targets: Tensor, memory: Tensor, packing: Packing) -> Tensor:
-        """``[b, T, D]`` states that say each of ``targets`` ``[b, T]`` from those before it, given the encoded
-        ``memory`` ``[P, D]`` of the packed inputs; compare them with ``table``."""
+    def states(self, targets: Tensor, memory: Tensor, packing: Packing, reach: Reach | None = None) -> Tensor:
+        """``[R, T, D]`` states that say each of ``targets`` ``[R, T]`` from those before it, given the encoded
+        ``memory`` ``[P, D]`` of the packed inputs; compare them with ``table``. Without ``reach`` each input has one
+        target, which reads all of it."""
         start = torch.zeros_like(targets[:, :1])
         x = self.drop(self.tokens(torch.cat([start, targets[:, :-1].clamp(min=0)], 1)))
         bias = self.behind(x.shape[1], x.device)
+        views = self._views(packing, reach, depth=targets.shape[1])
         for layer in self.decoder:
-            x = layer(x, bias, memory, packing)
+            x = layer(x, bias, memory, views)
         return self.finish(x)
+
+    def _views(self, packing: Packing, reach: Reach | None, *, depth: int) -> list[View]:
+        """What targets of ``depth`` tokens read of each group."""
+        counts = torch.ones_like(packing.lengths) if reach is None else reach.counts
+        tokens = packing.lengths.to(packing.device) if reach is None else reach.tokens
+        views = []
+        for group, asked in zip(packing.groups, packing.alongside(counts), strict=True):
+            bias = None
+            if reach is not None or group.slots is not None or self.cross_distances is not None:
+                # A place without a target reads something, so that its weights are numbers.
+                bias = self.towards(asked.pad(tokens).clamp(min=1), group.longest)
+                bias = bias if asked.longest == 1 else bias.repeat_interleave(depth, 2)
+            views.append(View(group, asked, bias))
+        return views
+
+    def towards(self, read: Tensor, longest: int) -> Tensor:
+        """``[b, H or 1, M, S]`` what the decoder adds to its attention to the input where its M targets ``read``
+        ``[b, M]`` so many tokens: -inf from there on, and offsets by the distance from there where it has such."""
+        distance = torch.arange(longest, device=read.device) - read[..., None]
+        if self.cross_distances is None:
+            return torch.zeros(distance.shape, device=read.device).masked_fill_(distance >= 0, -torch.inf)[:, None]
+        offsets = self.cross_distances(bucket(distance, self.config, both_ways=False)).permute(0, 3, 1, 2)
+        return offsets.masked_fill(distance[:, None] >= 0, -torch.inf)
 
     def behind(self, depth: int, device: torch.device) -> Tensor:
         """``[H, T, T]`` what the decoder adds to its attention: offsets by distance, -inf for what comes later."""
@@ -201,13 +253,17 @@ class EncoderLayer(nn.Module):
         self.forward_ = Forward(config)
         self.drop = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, packing: Packing, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, bias: Tensor, both_ways: bool) -> Tensor:
         """``[P, D]`` → ``[P, D]``; ``bias`` is ``[H, S, S]``."""
         attention, y = self.attention, self.norm(x)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
             here = bias[:, : group.longest, : group.longest]
-            return attention.mix(q, k, v, here if group.slots is None else here + unread(packing, group))
+            if both_ways and group.slots is not None:
+                lengths = packing.lengths[group.row : group.row + group.b].to(packing.device)
+                past = torch.arange(group.longest, device=packing.device) >= lengths[:, None]
+                here = here.masked_fill(past[:, None, None], -torch.inf)
+            return attention.mix(q, k, v, here)
 
         parts = attention.project(y, attention.query, attention.key, attention.value)
         mixed = packing.apply(attend, *parts).flatten(-2)
@@ -222,16 +278,16 @@ class DecoderLayer(nn.Module):
         self.forward_ = Forward(config)
         self.drop = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor, memory: Tensor, packing: Packing) -> Tensor:
-        """``[b, T, D]`` → ``[b, T, D]``; ``memory`` ``[P, D]``."""
+    def forward(self, x: Tensor, bias: Tensor, memory: Tensor, views: list[View]) -> Tensor:
+        """``[R, T, D]`` → ``[R, T, D]``; ``memory`` ``[P, D]``."""
         x, cross = self.look_back(x, bias), self.cross
         q, (k, v) = cross.split(cross.query(self.cross_norm(x))), self.recall(memory)
         mixed = torch.cat([
-            cross.mix(
-                q[group.row : group.row + group.b], group.pad(k), group.pad(v),
-                None if group.slots is None else unread(packing, group),
+            view.asked.unpad(
+                cross.mix(view.asked.pad(q).flatten(1, 2), view.group.pad(k), view.group.pad(v), view.bias)
+                .reshape(view.group.b, view.asked.longest, *q.shape[1:])
             )
-            for group in packing.groups
+            for view in views
         ])  # fmt: skip
         x = x + self.drop(cross.out(mixed.flatten(-2)))
         return self.forward_(x)
@@ -254,13 +310,6 @@ def packed(lengths: Tensor, device: torch.device | str) -> Packing:
     return Packing(lengths, device, spare=SPARE)
 
 
-def unread(packing: Packing, group: Group) -> Tensor:
-    """``[b, 1, 1, S]`` -inf at the padding of a group, 0 elsewhere."""
-    lengths = packing.lengths[group.row : group.row + group.b].to(packing.device)
-    past = torch.arange(group.longest, device=packing.device) >= lengths[:, None]
-    return torch.zeros(past.shape, device=packing.device).masked_fill_(past, -torch.inf)[:, None, None, :]
-
-
 def bucket(distance: Tensor, config: T5Config, *, both_ways: bool) -> Tensor:
     """Which offset belongs to key minus query place: near ones exact, far ones by their logarithm (2020, 2.1)."""
     n = config.buckets // 2 if both_ways else config.buckets
@@ -280,9 +329,8 @@ class T5Speaker:
         b, longest, device = len(packing.lengths), int(packing.lengths.max()), memory.device
         row = torch.arange(b, device=device) if order is None else order.to(device)
         lengths = packing.lengths.to(device)
-        past = torch.ones((b, longest), dtype=torch.bool, device=device)
-        past[row] = torch.arange(longest, device=device) >= lengths[:, None]
-        self.padding = torch.zeros(past.shape, device=device).masked_fill_(past, -torch.inf)[:, None, None, :]
+        read = torch.empty_like(lengths).index_copy_(0, row, lengths)
+        self.reading = model.towards(read[:, None], longest)
         slots = torch.repeat_interleave(row * longest, lengths) + packing.positions
         self.cross = []
         for layer in model.decoder_layers:
@@ -313,7 +361,7 @@ class T5Speaker:
         for layer, cross in zip(model.decoder_layers, self.cross, strict=True):
             x = layer.look_back(x, bias)
             asked = layer.cross.query(layer.cross_norm(x)).view(b, n * depth, -1)
-            x = x + _ask(layer.cross, asked, cross[0], cross[1], self.padding).view(x.shape)
+            x = x + _ask(layer.cross, asked, cross[0], cross[1], self.reading).view(x.shape)
             x = layer.forward_(x)
         return name_scores(model.finish(x).view(b, n, depth, -1) @ model.table.T, names)
 
@@ -334,7 +382,7 @@ class T5Speaker:
             for store, part in zip(own, (att.key, att.value), strict=True):
                 store[:, :, first : len(when)] = att.split(part(y)).transpose(1, 2)
             x = x + _ask(att, att.query(y), own[0][:, :, : len(when)], own[1][:, :, : len(when)], bias)
-            x = x + _ask(layer.cross, layer.cross.query(layer.cross_norm(x)), cross[0], cross[1], self.padding)
+            x = x + _ask(layer.cross, layer.cross.query(layer.cross_norm(x)), cross[0], cross[1], self.reading)
             x = layer.forward_(x)
         return model.finish(x) @ model.table.T
 
@@ -343,69 +391,3 @@ def _ask(attention: Attention, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) ->
     """``q`` ``[B, W, H * d]`` against stored keys and values ``[B, H, K, d]`` → ``[B, W, D]``."""
     weights = torch.softmax(attention.split(q).transpose(1, 2) @ k.mT + bias, -1)
     return attention.out((weights @ v).transpose(1, 2).flatten(-2))
-
-
-OUTSIDE = {
-    "shared": "tokens", "lm_head": "out", "encoder.final_layer_norm": "encoder_norm",
-    "decoder.final_layer_norm": "decoder_norm",
-    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias": "encoder_distances",
-    "decoder.block.0.layer.0.SelfAttention.relative_attention_bias": "decoder_distances",
-}  # fmt: skip
-INSIDE = {
-    "SelfAttention.q": "attention.query", "SelfAttention.k": "attention.key", "SelfAttention.v": "attention.value",
-    "SelfAttention.o": "attention.out", "EncDecAttention.q": "cross.query", "EncDecAttention.k": "cross.key",
-    "EncDecAttention.v": "cross.value", "EncDecAttention.o": "cross.out", "DenseReluDense.wi": "forward_.first",
-    "DenseReluDense.wi_0": "forward_.first", "DenseReluDense.wi_1": "forward_.gate",
-    "DenseReluDense.wo": "forward_.second",
-}  # fmt: skip
-NORMS = {"encoder": ("norm", "forward_.norm"), "decoder": ("norm", "cross_norm", "forward_.norm")}
-"""How the transformers library names the weights of a T5, and what they are here."""
-
-
-def described(settings: Mapping[str, Any]) -> T5Config:
-    """The sizes in the ``config.json`` of a T5 of the transformers library. Raises ``TrainingError`` where they are of
-    another kind of network."""
-    kind, activation = settings.get("model_type"), settings.get("feed_forward_proj", "relu")
-    layers, tied = settings.get("num_layers"), settings.get("tie_word_embeddings", True)
-    even = settings.get("num_decoder_layers", layers) == layers and settings.get("scale_decoder_outputs", tied) == tied
-    if kind != "t5" or activation not in ("relu", "gated-gelu") or not even:
-        raise TrainingError(
-            f"this checkpoint is no T5 that can be read here: a '{kind}' with '{activation}' layers; it must have as "
-            "many layers in its decoder as in its encoder, and divide its output exactly where tables are tied"
-        )
-    return T5Config(
-        width=settings["d_model"], layers=settings["num_layers"], heads=settings["num_heads"],
-        head_width=settings["d_kv"], forward_width=settings["d_ff"], gated=activation == "gated-gelu",
-        dropout=settings.get("dropout_rate", 0.1), tied=tied,
-        buckets=settings.get("relative_attention_num_buckets", 32),
-        farthest=settings.get("relative_attention_max_distance", 128),
-    )  # fmt: skip
-
-
-def read_hub(model: T5, weights: Mapping[str, Tensor]) -> T5:
-    """Fill ``model`` with weights named as the transformers library names T5's; further rows of our token table keep
-    their drawn weights. Raises ``TrainingError`` naming the first weight that does not fit."""
-    own, fitting = model.state_dict(), {}
-    ours = {_ours(name): tensor for name, tensor in weights.items() if "embed_tokens" not in name}
-    if model.out is None:
-        ours.pop("out.weight", None)
-    for name in sorted(set(own) | set(ours)):
-        fits = name in own and name in ours and own[name].shape[1:] == ours[name].shape[1:]
-        if not fits or (own[name].shape != ours[name].shape and name not in ("tokens.weight", "out.weight")):
-            raise TrainingError(f"this checkpoint does not fit a T5 of these sizes: '{name}' differs")
-        rows = min(len(own[name]), len(ours[name]))  # a checkpoint may hold more rows than its tokenizer has tokens
-        fitting[name] = torch.cat([ours[name][:rows], own[name][rows:]])
-    model.load_state_dict(fitting)
-    return model
-
-
-def _ours(name: str) -> str:
-    stem = name.removesuffix(".weight")
-    if stem in OUTSIDE:
-        return f"{OUTSIDE[stem]}.weight"
-    found = re.fullmatch(r"(encoder|decoder)\.block\.(\d+)\.layer\.([012])\.(.+)", stem)
-    if found is None or int(found[3]) >= len(NORMS[found[1]]):
-        return name
-    side, layer, place, part = found.groups()
-    inner = NORMS[side][int(place)] if part == "layer_norm" else INSIDE.get(part, stem)
-    return f"{side}.{layer}.{inner}.weight"

@@ -17,6 +17,8 @@ Where we depart, and why:
   means the same for every width. A constant learning rate and an epoch count that fits a laptop are the default;
   ``paper()`` and ``lc_rec()`` have the published lengths, the latter with its linear fall.
 - ``size`` follows the number of items where it is left open; the published presets say 256.
+- The network kept is the one of the least reconstruction error among the looks; LC-Rec keeps the one of the fewest
+  collisions, of which repair leaves none in any case.
 - After LC-Rec's repair rounds, items that still share a name are matched to free codes (``tie_break="match"``), or
   get TIGER's counter as one more token (``"counter"``).
 """

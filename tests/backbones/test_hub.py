@@ -46,6 +46,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if "t5" not in family])
+def test_a_branch_reads_as_if_it_stood_alone(folders: dict[str, Path], family: str) -> None:
+    lm = door(folders[family])
+    tokens = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
+    branch, read = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2]]), torch.tensor([[1, 2, 3, 4, 2, 2, 4, 4]])
+    places = torch.tensor([[0, 1, 2, 3, 2, 3, 4, 5]])
+    with torch.no_grad():
+        states = lm.branched_states(lm.embed(tokens), places, branch, read)
+        for here in ([0, 1, 2, 3], [0, 1, 4, 5], [0, 1, 2, 3, 6, 7]):
+            alone = lm.embed(tokens[:, here])
+            expected = lm.states(alone, torch.ones(alone.shape[:2], dtype=torch.bool))
+            torch.testing.assert_close(states[:, here], expected, atol=1e-5, rtol=1e-4)
+
+
 def door(folder: Path, **settings: Any) -> Hub:
     with seeded(Run(seed=1)):
         return Hub(HubConfig(model=str(folder), **settings)).prepare(TEXTS, Run())

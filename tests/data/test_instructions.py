@@ -10,16 +10,8 @@ import pytest
 
 from palate.core.dataset import Dataset
 from palate.core.ragged import Ragged
-from palate.data.instructions import (
-    Examples,
-    InstructionBatches,
-    Phrasebook,
-    Pool,
-    Template,
-    Templates,
-    batch_of,
-    pieces_of,
-)
+from palate.data.instruction_batches import InstructionBatches, Pool, Rows
+from palate.data.instructions import Examples, Phrasebook, Template, Templates, pieces_of
 
 TASKS = (
     (
@@ -141,7 +133,7 @@ def test_many_at_once_are_one_by_one(book: Phrasebook) -> None:
 
 
 def test_only_the_response_is_taught() -> None:
-    batch = batch_of(Ragged.of([[5, 6, 7], [8]]), Ragged.of([[1, 2], [3, 4, 9]]), pad=99)
+    batch = Rows.alone(Ragged.of([[5, 6, 7], [8]]), Ragged.of([[1, 2], [3, 4, 9]])).batch(pad=99)
     assert batch.tokens.tolist() == [[5, 6, 7, 1, 2], [8, 3, 4, 9, 99]]
     assert batch.real.int().tolist() == [[1] * 5, [1] * 4 + [0]]
     assert batch.taught.int().tolist() == [[0, 0, 0, 1, 1], [0, 1, 1, 1, 0]]
@@ -191,7 +183,7 @@ def test_an_epoch_draws_few_of_each_user_and_every_template(book: Phrasebook, tr
     batches = InstructionBatches(train, book, [prefixes, catalogue, searches], batch_size=8, seed=0, pad=PAD)
     chosen = np.concatenate([batches.examples(epoch)[1] for epoch in range(30)])
     assert set(chosen) == {0, 1, 2, 3, 4, 5, 8}, "all but those that need a preference or a history"
-    some, templates = batches.examples(0)
+    some, templates, _ = batches.examples(0)
     assert ((book.templates.needs[templates] & ~book.known(some, batches.events)) == 0).all()
 
 
@@ -200,6 +192,34 @@ def test_batches_hold_like_lengths(book: Phrasebook, train: Dataset) -> None:
     padding = np.mean([float((~batch.real).float().mean()) for batch in batches.epoch(0)])
     mixed = InstructionBatches(train, book, pools(400)[:1], batch_size=8, seed=0, pad=PAD, shuffle=1)
     assert padding < 0.5 * np.mean([float((~batch.real).float().mean()) for batch in mixed.epoch(0)])
+
+
+def test_branches_are_the_questions_they_stand_for(book: Phrasebook, train: Dataset) -> None:
+    """Each branch, read along what it sees, is an instruction of its own with the next event as its response."""
+    windows = Examples.about(np.array([EVENTS[3], EVENTS[3]]), start=np.array([0, 1]), stop=np.array([3, 3]))
+    batches = InstructionBatches(train, book, [Pool(0, windows, together=True)], batch_size=5, seed=0, pad=PAD)
+    assert len(batches) == 1
+    (batch,) = batches.epoch(0)
+    assert batch.branch is not None
+    found = []
+    for row in range(2):
+        branch, tokens = batch.branch[row], batch.tokens[row]
+        for one in range(1, int(branch.max()) + 1):
+            here = branch == one
+            (n_read,) = batch.read[row][here].unique().tolist()
+            assert (branch[:n_read] == 0).all()
+            assert batch.places[row][here].tolist() == [n_read + i for i in range(int(here.sum()))]
+            asked = [*tokens[:n_read].tolist(), *tokens[here & ~batch.taught[row]].tolist()]
+            found.append((asked, tokens[here & batch.taught[row]].tolist()))
+        assert not batch.taught[row][branch == 0].any()
+    events, values = batches.events, batches.values
+    start, stop = np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 2, 3])
+    ones = Examples.about(events[stop], start=start, stop=stop)
+    _, templates, asked = batches.examples(0)
+    assert asked.tolist() == [3, 2]
+    said = np.repeat(templates, asked), ones, values, len(events)
+    plain = zip(book.asked(*said), book.answered(*said), strict=True)
+    assert sorted(found) == sorted((question.tolist(), answer.tolist()) for question, answer in plain)
 
 
 def test_nothing_to_teach_is_no_batch(book: Phrasebook, train: Dataset) -> None:

@@ -23,7 +23,8 @@ from palate.core.protocols import Grows
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
-from palate.data.instructions import Examples, InstructionBatch, InstructionBatches
+from palate.data.instruction_batches import InstructionBatches, Rows
+from palate.data.instructions import Examples
 from palate.data.sources import load
 from palate.data.split import leave_one_out
 from palate.models.generative import lc_rec
@@ -73,7 +74,7 @@ def lc(**settings: Any) -> LCRec:
 @pytest.fixture(scope="module")
 def begun() -> LCRec:
     """Hardly taught; tests must not change it."""
-    return lc().fit(log(), Run(max_steps=3))
+    return lc(prefixes=4, batch_size=32).fit(log(), Run(max_steps=3))
 
 
 def batches_of(system: LCRec, train: Dataset) -> InstructionBatches:
@@ -188,11 +189,9 @@ def test_only_the_response_has_a_loss(begun: LCRec) -> None:
         changed[row, int(batch.taught[row].nonzero().max())] = 7
         assert abs(float(begun.loss(replace(batch, tokens=changed))) - float(loss)) > 1e-4
     # What the instructions say is predicted nowhere: their tokens are no target of the loss.
-    prompts = InstructionBatch(batch.tokens, batch.real, batch.real & ~batch.taught)
+    said = batch.real & ~batch.taught
     with torch.no_grad():
-        rest = begun.backbone.model(
-            input_ids=batch.tokens, labels=batch.tokens.masked_fill(~prompts.taught, -100)
-        ).loss  # fmt: skip
+        rest = begun.backbone.model(input_ids=batch.tokens, labels=batch.tokens.masked_fill(~said, -100)).loss
     assert abs(float(rest) - float(loss)) > 1e-3
 
 
@@ -205,6 +204,29 @@ def test_a_loss_in_parts_is_the_loss(begun: LCRec, monkeypatch: pytest.MonkeyPat
     parts = begun.loss(batch)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(torch.autograd.grad(parts, table)[0], gradient)
+
+
+def test_branches_have_the_loss_of_the_questions_they_stand_for(begun: LCRec) -> None:
+    system = lc(tasks=["seqrec"]).fit(log(), Run(max_steps=1))
+    batch = next(batches_of(system, log()).epoch(0))
+    assert batch.branch is not None
+    total, n = 0.0, 0
+    for row in range(len(batch.tokens)):
+        branch, real = batch.branch[row], batch.real[row]
+        for one in range(int(branch.max()) + 1):
+            here = (branch == one) & real
+            if not (here & batch.taught[row]).any():
+                continue  # a beginning that others share
+            before = torch.arange(len(branch)) < (batch.read[row][here].max() if one else 0)
+            asked, answered = (
+                torch.where(part)[0] for part in (before | here & ~batch.taught[row], here & batch.taught[row])
+            )
+            alone = Rows.alone(*(Ragged.of([batch.tokens[row][part].tolist()]) for part in (asked, answered))).batch(0)
+            with torch.no_grad():
+                total += system.loss(alone).item() * len(answered)
+            n += len(answered)
+    with torch.no_grad():
+        assert system.loss(batch).item() == pytest.approx(total / n, rel=1e-5)
 
 
 def test_no_event_of_validation_or_test_is_taught() -> None:
@@ -245,6 +267,9 @@ def test_no_event_of_validation_or_test_is_taught() -> None:
             read = train.item_rows[start:stop].tolist()
             assert all((user, one) in met for one in read)
             assert len(read) <= 20
+            if pool.together:  # each event after the first is a target
+                assert train.user_rows[stop] == user
+                continue
             if task == "preferenceobtain":
                 assert stop == train.histories.stops[user] - 1, "what is liked is told without the last event"
                 continue
@@ -252,7 +277,7 @@ def test_no_event_of_validation_or_test_is_taught() -> None:
             assert int(item) not in asked_after[user] - {one for owner, one in met if owner == user}
             if task == "itemsearch":
                 assert item == last[user]
-    assert len(pools[0]) == train.n_interactions
+    assert sum(len(pool) for pool in pools if EVERY_TASK[pool.task] == "seqrec") == train.n_interactions
 
 
 class Asked(Extractive):

@@ -44,6 +44,9 @@ def described(train: Dataset) -> Dataset:
     return replace(train, items=train.items.with_columns(pl.Series("title", titles), pl.Series("category", tree)))
 
 
+FORWARD = NETWORK.model_copy(update={"reads": "forward"})
+
+
 def p5(kind: str = "random", names: dict[str, Any] | None = None, **settings: Any) -> P5:
     part = Part(name=kind, settings=names or {})
     config = P5Config(**{"tokenizer": part, "network": NETWORK, "training": TRAINING, "batch_size": 64, **settings})
@@ -153,6 +156,30 @@ def successor_recall(system: P5) -> float:
     histories = [[(a + i) % 30 for i in range(3)] for a in range(30)]
     found = system.recommend(Requests.of(histories), 1).item_rows[:, 0]
     return float((found == (np.arange(30) + 3) % 30).mean())
+
+
+@pytest.mark.parametrize("tasks", [("sequential",), ("straightforward",), ("sequential", "straightforward")])
+def test_windows_are_taught_at_every_place_as_each_prefix_alone_would_be(log: Dataset, tasks: tuple[str, ...]) -> None:
+    system = p5(tasks=tasks, network=FORWARD, length=4, nameless=0.0).fit(log, Run(max_steps=1))
+    lesson = system.lesson(log, Run())
+    batch = next(iter(lesson.batches.epoch(0)))
+    assert int(batch.counts.sum()) == len(batch.targets) == len(batch.read)
+    network, rows = system.fitted().eval(), torch.repeat_interleave(torch.arange(len(batch.counts)), batch.counts)
+    names, told, tokens = system.speech.naming.tokens[batch.targets], 0.0, batch.prompts.tokens
+    starts = torch.cumsum(batch.prompts.lengths, 0) - batch.prompts.lengths
+    for place, row in enumerate(rows.tolist()):
+        here = slice(int(starts[row]), int(starts[row] + batch.read[place]))
+        prompt = replace(
+            batch.prompts, tokens=tokens[here], words=batch.prompts.words[here], lengths=batch.read[place : place + 1]
+        )  # fmt: skip
+        memory, packing = network.read(prompt)
+        told += float(network.t5.speaker(memory, packing).say(names[None, place : place + 1]))
+    assert lesson.loss(batch).item() == pytest.approx(-told / int((names >= 0).sum()), rel=1e-4)
+
+
+def test_a_network_that_reads_forward_learns_what_comes_next(log: Dataset) -> None:
+    system = p5(tasks=("sequential",), network=FORWARD, batch_size=16).fit(log, Run(max_steps=200))
+    assert successor_recall(system) > 0.7
 
 
 def test_scores_are_log_probabilities_summed_by_hand(taught: P5) -> None:

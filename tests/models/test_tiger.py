@@ -27,6 +27,8 @@ SMALL = {
     "training.learning_rate": 5e-3, "training.warmup_steps": 0,
 }  # fmt: skip
 N = 20
+TITLES = [f"{'a b' if item % 3 else 'c'} t{item}" for item in range(N)]
+"""Names of unequal length."""
 
 
 def circle(
@@ -97,6 +99,25 @@ def test_together_equals_alone(counter: TIGER) -> None:
         alone = counter.recommend(requests[row : row + 1], 6)
         np.testing.assert_array_equal(alone.item_rows[0], together.item_rows[row])
         np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-4)
+
+
+def test_windows_are_taught_at_every_place_as_each_prefix_alone_would_be() -> None:
+    system = fitted(
+        {"tokenizer": "title", "network.reads": "forward", "length": 3}, steps=3, data=circle(titles=TITLES)
+    )
+    lesson = system.lesson(circle(titles=TITLES), Run())
+    batch = next(iter(lesson.batches.epoch(0)))
+    assert batch.together
+    windows = Ragged.from_lengths(batch.items.numpy(), batch.lengths.numpy())
+    prefixes = [row[:n].tolist() for row in windows for n in range(len(row) + 1)]
+    scores = system.score(Requests.of(prefixes), Ragged.of([[item] for item in batch.targets.tolist()]))
+    tokens = (system.naming.tokens[batch.targets] >= 0).sum()
+    system.fitted().eval()
+    assert lesson.loss(batch).item() == pytest.approx(-scores.sum() / int(tokens), rel=1e-4)
+
+
+def test_a_network_that_reads_forward_learns_what_follows() -> None:
+    assert hits(fitted({"network.reads": "forward", "batch_size": 16}, steps=300)) == 1.0
 
 
 def test_what_is_left_out_never_appears_and_candidates_alone_do(counter: TIGER) -> None:

@@ -7,7 +7,8 @@ import torch
 
 from palate.core.errors import TrainingError
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, T5Config, read_hub
+from palate.parts.t5 import T5, Reach, T5Config, packed
+from palate.parts.t5_checkpoint import read_hub
 
 SMALL = T5Config(width=16, layers=2, heads=3, head_width=8, forward_width=24, dropout=0.0)
 V = 40
@@ -68,6 +69,25 @@ def test_packed_equals_alone() -> None:
             alone = Packing(torch.tensor([len(part)]))
             states = model.states(targets[row : row + 1], model.encode(part, alone), alone)
             torch.testing.assert_close(together[row : row + 1], states, atol=1e-5, rtol=1e-4)
+
+
+def test_one_reading_asked_at_many_places_equals_a_reading_up_to_each() -> None:
+    torch.manual_seed(0)
+    model = T5(SMALL.model_copy(update={"reads": "forward"}), V).eval()
+    lengths, counts = [40, 33, 32, 7, 1], [3, 1, 4, 2, 1]
+    tokens, _ = inputs(lengths)
+    packing = packed(torch.tensor(lengths), "cpu")
+    read = torch.tensor([1, 22, 40, 5, 9, 9, 32, 2, 1, 7, 1])
+    targets = torch.randint(1, V, (len(read), 3))
+    rows = torch.repeat_interleave(torch.arange(5), torch.tensor(counts)).tolist()
+    with torch.no_grad():
+        memory = model.encode(tokens, packing)
+        at_once = model.states(targets, memory, packing, Reach(torch.tensor(counts), read))
+        for place, row in enumerate(rows):
+            part = torch.split(tokens, lengths)[row][: read[place]]
+            alone = Packing(torch.tensor([len(part)]))
+            states = model.states(targets[place : place + 1], model.encode(part, alone), alone)
+            torch.testing.assert_close(at_once[place : place + 1], states, atol=1e-5, rtol=1e-4)
 
 
 def test_padding_of_targets_changes_nothing_before_it() -> None:

@@ -13,7 +13,10 @@ Where we depart, and why:
 - The prompts are our own. Beside the sequential ones there are straightforward ones that name the user alone; the
   study teaches the former only. One template is drawn for each example, anew every epoch.
 - A share of examples names nobody, so that strangers can be asked about. Users are called by their row.
-- Early stopping on validation at a constant learning rate; ``paper()`` has the published fall to 0.
+- Early stopping on validation at a constant learning rate; ``paper()`` has the published fall to 0, after 500 steps of
+  warm-up where the study has a twentieth of all steps.
+- A published T5's embeddings of numerals stay; the official command draws them anew for random numbers.
+- A network that reads forward (``network.reads``) is asked with prompts that end with the history.
 - Names are never cut. ``name_tokens`` restores the cap of the public code, under which a longer name is never found.
 """
 
@@ -46,13 +49,14 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
-from palate.data.batches import PrefixBatches, asked_sequences
+from palate.data.batches import asked_sequences, prefix_batches
 from palate.data.phrases import Asking, Phrases, PromptBatch, PromptBatches, Prompts, Templates, pieces
 from palate.parts import losses, newcomers
 from palate.parts.naming import Naming
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, T5Config, T5Speaker, described, packed, read_hub
+from palate.parts.t5 import T5, Reach, T5Config, T5Speaker, packed
+from palate.parts.t5_checkpoint import described, read_hub
 from palate.training.shell import GradientSystem, Lesson
 
 SEQUENTIAL = (
@@ -99,11 +103,13 @@ class P5Config(Config):
     length: int = Field(20, ge=1)
     """The last so many items are read."""
     prefixes: Literal["all", "one"] = "all"
-    """Targets of an epoch: every event, or one of each user, drawn anew."""
+    """Targets of an epoch: every event, or one of each user, drawn anew. Where ``network.reads`` is "forward", all
+    events of a window of ``length`` are taught with one reading, and prompts end with the history."""
     name_tokens: int | None = Field(None, ge=1)
     """Names are cut after so many tokens, ``item_`` and the end included, and then never answered; None = never."""
     beam: int = Field(20, ge=1)
     batch_size: int = Field(128, ge=1)
+    """Prompts read in a step."""
     training: TrainingConfig = TrainingConfig(
         epochs=100, learning_rate=2e-3, weight_decay=0.01, warmup_steps=10, clip_norm=1.0, judge_every=2, patience=8
     )
@@ -138,6 +144,11 @@ class Network(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.t5.tokens.weight.device
+
+    @property
+    def forward_only(self) -> bool:
+        """Whether no token of a prompt sees those after it."""
+        return self.t5.config.reads == "forward"
 
     def read(self, prompts: Prompts) -> tuple[Tensor, Packing]:
         """``[P, D]`` the encoded prompts, and where each lies."""
@@ -235,9 +246,10 @@ class P5(GradientSystem[P5Config, Network]):
         met = np.bincount(train.user_rows, minlength=train.n_users) > 0
         network.met.copy_(torch.from_numpy(met))
         network.popularity.count(train.item_counts)
-        prefixes = PrefixBatches(
-            train, length=config.length, batch_size=config.batch_size, seed=run.seed, prefixes=config.prefixes
-        )
+        prefixes = prefix_batches(
+            train, length=config.length, batch_size=config.batch_size, seed=run.seed, prefixes=config.prefixes,
+            forward=network.forward_only,
+        )  # fmt: skip
         batches = PromptBatches(prefixes, self.speech.asking, met, nameless=config.nameless, seed=run.seed)
         return Lesson(batches, lambda batch: self.loss(network, batch))
 
@@ -245,7 +257,8 @@ class P5(GradientSystem[P5Config, Network]):
         """``-log p`` of the targets' tokens, mean over tokens."""
         memory, packing = network.read(batch.prompts)
         targets = self.speech.naming.tokens[batch.targets.to(network.device)][:, : self.config.name_tokens]
-        states = network.t5.states(targets, memory, packing)
+        reach = Reach(batch.counts, batch.read.to(network.device)) if network.forward_only else None
+        states = network.t5.states(targets, memory, packing, reach)
         said = targets >= 0
         return losses.full_softmax(states[said], network.t5.table, targets[said])
 
@@ -344,6 +357,8 @@ def spoken(text: TextTokenizer, codes: Codes, config: P5Config, network: Network
     """Every user and item of the present catalogue in the tokens of ``text``."""
     ways = {"straightforward": STRAIGHTFORWARD, "sequential": SEQUENTIAL}
     asked = [template for task in ways if task in config.tasks for template in ways[task]]
+    if network.forward_only:
+        asked = up_to_history(asked)
     known = pieces(asked)
     n_users, gap = len(network.met), "" if config.checkpoint else " "  # a published T5 puts the space there itself
     items = _read(text, [ITEM + codes.spell(row) for row in range(codes.n_items)], one_word=codes.atomic)
@@ -354,13 +369,21 @@ def spoken(text: TextTokenizer, codes: Codes, config: P5Config, network: Network
         _read(text, [f"{PERSON}{row}" for row in range(n_users)]), _read(text, [gap + NOBODY]), items,
     ])  # fmt: skip
     first_user = len(known) + 1
-    asking = Asking(phrases, Templates.of(asked, known, last=len(known)), first_user, first_user + n_users + 1)
+    templates = Templates.of(asked, known, last=None if network.forward_only else len(known))
+    asking = Asking(phrases, templates, first_user, first_user + n_users + 1)
     live = codes.live & (items.tokens.lengths < (config.name_tokens or np.inf))  # the end is a token too
     naming = Naming(
         padded(items.tokens), len(network.t5.tokens.weight), live,
         end=text.end, device=network.device,
     )  # fmt: skip
     return Speech(asking, naming, live)
+
+
+def up_to_history(templates: list[str]) -> list[str]:
+    """What a network that reads forward is asked with: nothing after the history, of which it would know nothing there,
+    and something before it."""
+    cut = (template.partition("{history}") for template in templates)
+    return list(dict.fromkeys(before + history for before, history, _ in cut if before))
 
 
 def _read(text: TextTokenizer, phrases: list[str], *, one_word: bool = False) -> Phrases:
