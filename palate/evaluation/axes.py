@@ -114,16 +114,11 @@ def benchmark(
     ]  # fmt: skip
     allowed = preferences.eligible if protocol.steer_with == "positive" else preferences.held
     pool = np.unique(allowed[np.unique(rows[told])].flat()).astype(np.int64)
-    dropped, used = 0, list[str]()
-    for number, farthest in ((1, False), (2, True)):
-        pairs = steering(
-            asked.targets, asked.requests.histories, items, vectors[pool], farthest=farthest, places=_PLACES,
-            seed=protocol.seed,
-        )  # fmt: skip
-        steered = replace(asked[pairs.cases], targets=pairs.targets)
-        lines = [texts[pool[row]] for row in pairs.sentences]
-        axes.append(Axis(AXES[number], steered, _worded(lines, shuffles[number])))
-        dropped, used = dropped + pairs.n_dropped, used + lines
+    steered, dropped = _steering(
+        asked, items, [texts[row] for row in pool], vectors[pool], shuffles[1:3], protocol.seed
+    )
+    axes += steered
+    used = [line for axis in steered for line in axis.words[STATED]]
     axes.append(_sentiment(split, annotator, sentiment, encode, shuffles[3]))
     axes.append(Axis(AXES[4], asked, _worded(every, shuffles[4])))
     notes = (
@@ -132,6 +127,22 @@ def benchmark(
         f"{dropped:,} pairs were left out because every drawn history held their item",
     )
     return Benchmark(tuple(axis for axis in axes if len(axis.cases)), notes)
+
+
+def _steering(
+    asked: Cases, items: FloatArray, texts: Sequence[str], vectors: FloatArray,
+    shuffles: Sequence[np.random.Generator], seed: int,
+) -> tuple[list[Axis], int]:  # fmt: skip
+    """Both axes that steer by ``texts`` ``[S]``, and how many pairs were dropped."""
+    axes, dropped = [], 0
+    for name, farthest, rng in ((AXES[1], False, shuffles[0]), (AXES[2], True, shuffles[1])):
+        pairs = steering(
+            asked.targets, asked.requests.histories, items, vectors, farthest=farthest, places=_PLACES, seed=seed
+        )
+        cases = replace(asked[pairs.cases], targets=pairs.targets)
+        axes.append(Axis(name, cases, _worded([texts[row] for row in pairs.sentences], rng)))
+        dropped += pairs.n_dropped
+    return axes, dropped
 
 
 def steps_before(split: Split) -> IntArray:

@@ -237,7 +237,8 @@ def _checked(reports: Sequence[Report]) -> list[str]:
 
 
 def _questions(report: Report) -> pl.DataFrame:
-    return report.cases.select("case", "user_row", "target_row").unique().sort("case", "user_row", "target_row")
+    columns = [name for name in ("case", "user_row", "target_row", "words") if name in report.cases.columns]
+    return report.cases.select(columns).unique().sort(columns)
 
 
 def _tables(report: Report, metrics: Sequence[str]) -> Values:

@@ -138,8 +138,9 @@ class PreferenceAxes(Config):
 
     def __str__(self) -> str:
         return (
-            f"preference axes, sentences by {self.annotator.name}, matched by {self.encoder.name} vectors "
-            f"(seed {self.seed}), history: everything before the target, masked"
+            f"preference axes, sentences by {self.annotator.name}, matched by {self.encoder.name} vectors, steered by "
+            f"{self.steer_with} ones, oracle by {self.match} (seed {self.seed}), "
+            "history: everything before the target, masked"
         )
 
 

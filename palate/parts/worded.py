@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,6 +68,13 @@ class WordedConfig(Config):
     training: TrainingConfig = TrainingConfig(
         epochs=200, learning_rate=1e-3, weight_decay=0.01, warmup_steps=100, judge_every=2, patience=10
     )
+
+    @field_validator("network")
+    @classmethod
+    def _only_decodes(cls, network: T5Config) -> T5Config:
+        if network.reads != "both-ways":
+            raise ValueError("the network here only decodes: reads must stay both-ways")
+        return network
 
 
 class NameDecoder(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,6 @@ def test_reports_are_kept_compared_and_shown(split: Split, questions: Benchmark,
 def printed(reports: Sequence[Report], comparisons: object) -> str:
     from rich.console import Console
 
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=StringIO())
     console.print(axes_tables(reports, comparisons))  # type: ignore[arg-type]
     return console.export_text()
