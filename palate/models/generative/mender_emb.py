@@ -233,8 +233,7 @@ def tiny() -> MenderEmbConfig:
         tokenizer=Part(name="residual-kmeans", settings={"size": 16, "levels": 3, "encoder": "tf-idf"}),
         encoder=Part(name="tf-idf"),
         network=T5Config(width=64, layers=2, heads=4, head_width=16, forward_width=128),
-        prefixes="one",
-        training=TrainingConfig(epochs=600, learning_rate=2e-3, warmup_steps=50, judge_every=10, patience=8),
+        training=TrainingConfig(epochs=60, learning_rate=3e-3, warmup_steps=20, judge_every=2, patience=8),
     )  # fmt: skip
 
 
