@@ -35,6 +35,16 @@ class Groups(Protocol):
         """``[b]`` tokens of each sequence, on the CPU."""
 
 
+class Branches(Protocol):
+    """How rows branch; ``parts.branching.Branching`` is one."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, **rest: object) -> Tensor:
+        """Attention of all rows' tokens, one row after another, ``[b * S, H, d]``."""
+
+    def seen(self, n_tokens: int) -> Tensor:
+        """``[b, S, S]`` whether a token sees another."""
+
+
 Attend = Callable[..., Tensor]
 """``attend(q, k, v, causal=…, drop=…)``: ``[P, H, d]`` three times → ``[P, H, d]``."""
 
@@ -52,11 +62,12 @@ def can_pack(model: Any) -> bool:
     )
 
 
-def packed_states(model: Any, embeddings: Tensor, groups: Groups, attend: Attend, *, causal: bool) -> Tensor:
-    """Input embeddings ``[P, D]`` → last hidden states ``[P, D]`` of ``model``, which has no head. See ``can_pack``."""
+def packed_states(model: Any, embeddings: Tensor, positions: Tensor, attend: Attend, *, causal: bool) -> Tensor:
+    """Input embeddings ``[P, D]`` of tokens at ``positions`` ``[P]`` → last hidden states ``[P, D]`` of ``model``,
+    which has no head. See ``can_pack``."""
     with _packed(model):
         out = model(
-            inputs_embeds=embeddings[None], position_ids=groups.positions[None], attend=attend, causal=causal,
+            inputs_embeds=embeddings[None], position_ids=positions[None], attend=attend, causal=causal,
             **({"use_cache": False} if causal else {}),
         )  # fmt: skip
     return out.last_hidden_state[0]

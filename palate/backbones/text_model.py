@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from palate.backbones.added_rows import add_rows, logits_of
 from palate.backbones.hub_files import quietly
-from palate.backbones.packed import Attend, Groups, can_pack, packed_states, padded_states
+from palate.backbones.packed import Attend, Branches, Groups, can_pack, packed_states, padded_states
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Config, configure
@@ -140,25 +140,23 @@ class TextModel(ABC, Generic[C]):
         )
         return out.last_hidden_state
 
-    def branched_states(self, embeddings: Tensor, places: Tensor, branch: Tensor, read: Tensor) -> Tensor:
-        """``[b, S, D]`` → ``[b, S, D]`` of a causal model whose rows branch (``data.instruction_batches``): a token
-        stands at ``places`` ``[b, S]``, sees the first ``read`` ``[b, S]`` tokens of branch 0, and of its own
-        ``branch`` ``[b, S]`` what stands before it and itself."""
-        at = torch.arange(branch.shape[1], device=branch.device)
-        shared = (branch == 0)[:, None, :] & (at < read[..., None])
-        own = (branch[:, None, :] == branch[..., None]) & (branch > 0)[..., None] & (at <= at[:, None])
-        hidden = torch.zeros(own.shape, dtype=embeddings.dtype, device=branch.device)
-        hidden.masked_fill_(~(shared | own), torch.finfo(hidden.dtype).min)
-        out = self.model.base_model(
-            inputs_embeds=embeddings, attention_mask=hidden[:, None], position_ids=places, use_cache=False
-        )
+    def branched_states(self, embeddings: Tensor, places: Tensor, branching: Branches) -> Tensor:
+        """``[b, S, D]`` → ``[b, S, D]`` of a causal model whose rows branch; tokens stand at ``places`` ``[b, S]``."""
+        reader = self.model.base_model
+        if can_pack(reader):
+            flat = packed_states(reader, embeddings.flatten(0, 1), places.flatten(), branching.attend, causal=True)
+            return flat.view_as(embeddings)
+        seen = branching.seen(embeddings.shape[1])
+        hidden = torch.zeros(seen.shape, dtype=embeddings.dtype, device=seen.device)
+        hidden.masked_fill_(~seen, torch.finfo(hidden.dtype).min)
+        out = reader(inputs_embeds=embeddings, attention_mask=hidden[:, None], position_ids=places, use_cache=False)
         return out.last_hidden_state
 
     def packed_states(self, embeddings: Tensor, groups: Groups, attend: Attend) -> Tensor:
         """``[P, D]`` → ``[P, D]``: ``states`` of packed sequences, longest first, by ``attend`` where it can."""
         reader = self.model.base_model
         if can_pack(reader):
-            return packed_states(reader, embeddings, groups, attend, causal=self.kind == "causal")
+            return packed_states(reader, embeddings, groups.positions, attend, causal=self.kind == "causal")
         return padded_states(self.states, embeddings, groups)
 
     def logits(self, states: Tensor, tokens: Tensor | None = None) -> Tensor:

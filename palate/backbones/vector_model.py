@@ -92,7 +92,7 @@ class VectorModel(ABC, Generic[C]):
     def packed_states(self, vectors: Tensor, groups: Groups, attend: Attend) -> Tensor:
         """``[P, D]`` → ``[P, D]``, each sequence on its own, each place from those up to it."""
         if self.packs:
-            return packed_states(self.model, vectors, groups, attend, causal=True)
+            return packed_states(self.model, vectors, groups.positions, attend, causal=True)
         return padded_states(self._padded, vectors, groups)
 
     def _padded(self, vectors: Tensor, mask: Tensor) -> Tensor:

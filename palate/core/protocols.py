@@ -259,9 +259,9 @@ class LanguageModel(Protocol):
         """Input embeddings ``[b, S, D]`` and which of them are no padding ``[b, S]`` → the last hidden states
         ``[b, S, D]``; of a seq2seq model those of its encoder."""
 
-    def branched_states(self, embeddings: Any, places: Any, branch: Any, read: Any) -> Any:
-        """Like ``states`` of a causal model, where rows branch: each token stands at ``places``, sees the first
-        ``read`` tokens of branch 0, and of its own ``branch`` those before it and itself; all three ``[b, S]``."""
+    def branched_states(self, embeddings: Any, places: Any, branching: Any) -> Any:
+        """Like ``states`` of a causal model, where rows branch (``parts.branching.Branching``) and each token stands at
+        ``places`` ``[b, S]``."""
 
     def logits(self, states: Any, tokens: Any = None) -> Any:
         """Last hidden states ``[..., D]`` (of a seq2seq model its decoder's) → ``[..., V]``; only of the ids

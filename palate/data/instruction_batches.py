@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,99 +22,87 @@ from palate.data.instructions import Examples, Phrasebook
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows to be read from left to right, ragged.
+class Alone:
+    """b instructions with their responses, padded on the right.
 
-    tokens  token ids
-    taught  whether a token belongs to a response
-    places  how many tokens of its question stand before a token
-    branch  which question of its row a token belongs to, from 1 on; 0 = the beginning that all of them share
-    read    how many tokens of that beginning a token sees
+    tokens  ``[b, S]``
+    real    ``[b, S]`` what is no padding
+    taught  ``[b, S]`` the tokens of the responses
     """
-
-    tokens: Ragged
-    taught: Ragged
-    places: Ragged
-    branch: Ragged
-    read: Ragged
-
-    @classmethod
-    def alone(cls, asked: Ragged, answered: Ragged) -> Rows:
-        """Each instruction followed by its response."""
-        whole = asked.joined(answered)
-        places = _within(whole.lengths)
-        taught = places >= np.repeat(asked.lengths, whole.lengths)
-        return cls(*(_shaped(part, whole) for part in (whole.flat(), taught, places, 0 * places, places + 1)))
-
-    @classmethod
-    def branching(cls, opened: Ragged, ends: Ragged, ended: Ragged, answered: Ragged) -> Rows:
-        """Each opening with a branch for each of its ``ends``: the end of the instruction and the response of one
-        question, which sees so many tokens of the opening."""
-        branches = Rows.alone(ended, answered)
-        own = branches.tokens.lengths
-        before = np.repeat(ends.flat(), own)
-        nth = np.repeat(_within(ends.lengths) + 1, own)
-        row = np.concatenate([opened.row_numbers(), np.repeat(ends.row_numbers(), own)])
-        order, lengths = np.argsort(row, kind="stable"), np.bincount(row, minlength=len(opened))
-        places = _within(opened.lengths)
-        pairs = (
-            (opened.flat(), branches.tokens.flat()), (0 * places, branches.taught.flat()),
-            (places, before + branches.places.flat()), (0 * places, nth), (places + 1, before),
-        )  # fmt: skip
-        return cls(*(Ragged.from_lengths(np.concatenate(pair)[order], lengths) for pair in pairs))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Rows]) -> Rows:
-        """The rows of all parts, one after another."""
-
-        def rows(name: str) -> Ragged:
-            some: list[Ragged] = [getattr(part, name) for part in parts]
-            return Ragged.from_lengths(
-                np.concatenate([one.flat() for one in some]), np.concatenate([one.lengths for one in some])
-            )
-
-        return parts[0] if len(parts) == 1 else cls(*(rows(name) for name in cls.__dataclass_fields__))
-
-    def batch(self, pad: int) -> InstructionBatch:
-        lengths = torch.from_numpy(np.asarray(self.tokens.lengths, dtype=np.int64))
-        real = torch.arange(int(lengths.max())) < lengths[:, None]
-
-        def padded(part: Ragged, filler: int) -> Tensor:
-            column = torch.full(real.shape, filler)
-            column[real] = torch.from_numpy(part.flat().astype(np.int64))
-            return column
-
-        branch = padded(self.branch, 0)
-        return InstructionBatch(
-            padded(self.tokens, pad), real, padded(self.taught, 0).bool(), padded(self.places, 0),
-            branch if bool(branch.any()) else None, padded(self.read, 1),
-        )  # fmt: skip
-
-
-def _shaped(flat: np.ndarray, like: Ragged) -> Ragged:
-    return Ragged.from_lengths(flat, like.lengths)
-
-
-def _within(lengths: IntArray) -> IntArray:
-    """0, 1, … within each row."""
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-
-
-@dataclass(frozen=True, eq=False)
-class InstructionBatch:
-    """b rows, padded on the right; the columns of ``Rows`` as ``[b, S]``, and ``real``, which of it is no padding.
-    ``branch`` is None where nothing branches."""
 
     tokens: Tensor
     real: Tensor
     taught: Tensor
+
+    @classmethod
+    def of(cls, asked: Ragged, answered: Ragged, pad: int) -> Self:
+        """Each instruction followed by its response."""
+        whole = asked.joined(answered)
+        tokens, real = _padded(whole, pad)
+        places = torch.arange(tokens.shape[1])
+        return cls(tokens, real, real & (places >= torch.from_numpy(asked.lengths.astype(np.int64))[:, None]))
+
+
+@dataclass(frozen=True, eq=False)
+class Branched:
+    """b histories, each with the questions about it: a row is a trunk of ``trunk`` tokens and M branches of equal
+    depth, all padded at their ends (``parts.branching``).
+
+    tokens  ``[b, S]``
+    taught  ``[b, S]`` the tokens of the responses
+    places  ``[b, S]`` how many tokens of its question stand before a token
+    read    ``[b, M]`` how many tokens of the trunk a question begins with; 1 where a row has fewer questions
+    """
+
+    tokens: Tensor
+    taught: Tensor
     places: Tensor
-    branch: Tensor | None
     read: Tensor
+    trunk: int
+
+    @classmethod
+    def of(cls, opened: Ragged, ends: Ragged, ended: Ragged, answered: Ragged, pad: int) -> Self:
+        """Openings, after how many of their tokens questions branch off, and of each question, one history after
+        another, the end of its instruction and its response."""
+        trunks, _ = _padded(opened, pad)
+        read, there = _padded(ends, 1)
+        own = Alone.of(ended, answered, pad)
+        shape = (*read.shape, own.tokens.shape[1])
+        branches, taught = torch.full(shape, pad), torch.zeros(shape, dtype=torch.bool)
+        branches[there], taught[there] = own.tokens, own.taught
+        places = torch.arange(trunks.shape[1]).expand_as(trunks)
+        after = (read[..., None] + torch.arange(shape[2])).flatten(1)
+        return cls(
+            torch.cat([trunks, branches.flatten(1)], 1),
+            torch.cat([torch.zeros_like(trunks, dtype=torch.bool), taught.flatten(1)], 1),
+            torch.cat([places, after], 1), read, trunks.shape[1],
+        )  # fmt: skip
+
+
+def _padded(rows: Ragged, filler: int) -> tuple[Tensor, Tensor]:
+    """``[b, S]`` filled up on the right, and which of it is real."""
+    lengths = torch.from_numpy(np.asarray(rows.lengths, dtype=np.int64))
+    real = torch.arange(int(lengths.max())) < lengths[:, None]
+    padded = torch.full(real.shape, filler)
+    padded[real] = torch.from_numpy(rows.flat().astype(np.int64))
+    return padded, real
+
+
+@dataclass(frozen=True, eq=False)
+class InstructionBatch:
+    """Questions that stand alone, questions that branch, or both."""
+
+    alone: Alone | None
+    branched: Branched | None
 
     def to(self, device: torch.device | str) -> InstructionBatch:
-        columns = (None if part is None else part.to(device, non_blocking=True) for part in vars(self).values())
-        return InstructionBatch(*columns)  # type: ignore[arg-type]
+        one, many = self.alone, self.branched
+        return InstructionBatch(
+            one and Alone(one.tokens.to(device), one.real.to(device), one.taught.to(device)),
+            many and Branched(
+                many.tokens.to(device), many.taught.to(device), many.places.to(device), many.read.to(device), many.trunk
+            ),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,16 +206,17 @@ class InstructionBatches:
             yield self._batch(chosen[rows], examples[rows], asked[rows])
 
     def _batch(self, chosen: IntArray, examples: Examples, asked: IntArray) -> InstructionBatch:
-        parts = []
+        alone = branched = None
         said = self.values, len(self.events)
-        alone, together = np.flatnonzero(asked == 0), np.flatnonzero(asked)
-        if len(alone):
-            one = chosen[alone], examples[alone], *said
-            parts.append(Rows.alone(self.book.asked(*one), self.book.answered(*one)))
+        single, together = np.flatnonzero(asked == 0), np.flatnonzero(asked)
+        if len(single):
+            one = chosen[single], examples[single], *said
+            alone = Alone.of(self.book.asked(*one), self.book.answered(*one), self.pad)
         if len(together):
-            history = examples[together]
+            history, counts = examples[together], asked[together]
             opened, ends = self.book.opened(chosen[together], history, *said)
-            event = np.repeat(history.start, asked[together]) + _within(asked[together]) + 1
-            one = np.repeat(chosen[together], asked[together]), Examples.about(self.events[event]), *said
-            parts.append(Rows.branching(opened, ends, self.book.ended(*one), self.book.answered(*one)))
-        return Rows.joined(parts).batch(self.pad)
+            nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            targets = self.events[np.repeat(history.start, counts) + nth + 1]
+            one = np.repeat(chosen[together], counts), Examples.about(targets), *said
+            branched = Branched.of(opened, ends, self.book.ended(*one), self.book.answered(*one), self.pad)
+        return InstructionBatch(alone, branched)

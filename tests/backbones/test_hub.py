@@ -25,6 +25,7 @@ from palate.core.protocols import LanguageModel
 from palate.core.ragged import Ragged
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
+from palate.parts.branching import Branching
 from palate.systems import component
 from palate.training.loop import optimise, seeded
 
@@ -50,10 +51,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_branch_reads_as_if_it_stood_alone(folders: dict[str, Path], family: str) -> None:
     lm = door(folders[family])
     tokens = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
-    branch, read = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2]]), torch.tensor([[1, 2, 3, 4, 2, 2, 4, 4]])
+    branching = Branching(4, torch.tensor([[2, 4]]))
     places = torch.tensor([[0, 1, 2, 3, 2, 3, 4, 5]])
     with torch.no_grad():
-        states = lm.branched_states(lm.embed(tokens), places, branch, read)
+        states = lm.branched_states(lm.embed(tokens), places, branching)
         for here in ([0, 1, 2, 3], [0, 1, 4, 5], [0, 1, 2, 3, 6, 7]):
             alone = lm.embed(tokens[:, here])
             expected = lm.states(alone, torch.ones(alone.shape[:2], dtype=torch.bool))

@@ -10,7 +10,7 @@ import pytest
 
 from palate.core.dataset import Dataset
 from palate.core.ragged import Ragged
-from palate.data.instruction_batches import InstructionBatches, Pool, Rows
+from palate.data.instruction_batches import Alone, InstructionBatches, Pool
 from palate.data.instructions import Examples, Phrasebook, Template, Templates, pieces_of
 
 TASKS = (
@@ -133,7 +133,7 @@ def test_many_at_once_are_one_by_one(book: Phrasebook) -> None:
 
 
 def test_only_the_response_is_taught() -> None:
-    batch = Rows.alone(Ragged.of([[5, 6, 7], [8]]), Ragged.of([[1, 2], [3, 4, 9]])).batch(pad=99)
+    batch = Alone.of(Ragged.of([[5, 6, 7], [8]]), Ragged.of([[1, 2], [3, 4, 9]]), pad=99)
     assert batch.tokens.tolist() == [[5, 6, 7, 1, 2], [8, 3, 4, 9, 99]]
     assert batch.real.int().tolist() == [[1] * 5, [1] * 4 + [0]]
     assert batch.taught.int().tolist() == [[0, 0, 0, 1, 1], [0, 1, 1, 1, 0]]
@@ -152,17 +152,23 @@ def pools(n: int = 40) -> list[Pool]:
     ]  # fmt: skip
 
 
+def alone(batches: InstructionBatches, epoch: int, skip: int = 0) -> list[Alone]:
+    found = list(batches.epoch(epoch, skip))
+    assert all(batch.branched is None for batch in found)
+    return [batch.alone for batch in found if batch.alone is not None]
+
+
 def test_an_epoch_is_a_pure_function_of_seed_and_epoch(book: Phrasebook, train: Dataset) -> None:
     batches = InstructionBatches(train, book, pools(), batch_size=4, seed=5, pad=PAD)
     n = 3 * 5 + 3 + 4
     assert len(batches) == -(-n // 4)
-    whole = list(batches.epoch(3))
+    whole = alone(batches, 3)
     assert len(whole) == len(batches)
     assert sum(len(batch.tokens) for batch in whole) == n
     again = InstructionBatches(train, book, pools(), batch_size=4, seed=5, pad=PAD)
-    for one, other in zip(whole[2:], again.epoch(3, skip=2), strict=True):
+    for one, other in zip(whole[2:], alone(again, 3, skip=2), strict=True):
         assert one.tokens.tolist() == other.tokens.tolist()
-    read = [sorted(map(str, (row.tolist() for batch in batches.epoch(e) for row in batch.tokens))) for e in (3, 4)]
+    read = [sorted(map(str, (row.tolist() for batch in alone(batches, e) for row in batch.tokens))) for e in (3, 4)]
     assert read[0] != read[1]
     for batch in whole:
         assert (batch.tokens[~batch.real] == PAD).all()
@@ -189,9 +195,9 @@ def test_an_epoch_draws_few_of_each_user_and_every_template(book: Phrasebook, tr
 
 def test_batches_hold_like_lengths(book: Phrasebook, train: Dataset) -> None:
     batches = InstructionBatches(train, book, pools(400)[:1], batch_size=8, seed=0, pad=PAD, shuffle=50)
-    padding = np.mean([float((~batch.real).float().mean()) for batch in batches.epoch(0)])
+    padding = np.mean([float((~batch.real).float().mean()) for batch in alone(batches, 0)])
     mixed = InstructionBatches(train, book, pools(400)[:1], batch_size=8, seed=0, pad=PAD, shuffle=1)
-    assert padding < 0.5 * np.mean([float((~batch.real).float().mean()) for batch in mixed.epoch(0)])
+    assert padding < 0.5 * np.mean([float((~batch.real).float().mean()) for batch in alone(mixed, 0)])
 
 
 def test_branches_are_the_questions_they_stand_for(book: Phrasebook, train: Dataset) -> None:
@@ -200,18 +206,22 @@ def test_branches_are_the_questions_they_stand_for(book: Phrasebook, train: Data
     batches = InstructionBatches(train, book, [Pool(0, windows, together=True)], batch_size=5, seed=0, pad=PAD)
     assert len(batches) == 1
     (batch,) = batches.epoch(0)
-    assert batch.branch is not None
-    found = []
-    for row in range(2):
-        branch, tokens = batch.branch[row], batch.tokens[row]
-        for one in range(1, int(branch.max()) + 1):
-            here = branch == one
-            (n_read,) = batch.read[row][here].unique().tolist()
-            assert (branch[:n_read] == 0).all()
-            assert batch.places[row][here].tolist() == [n_read + i for i in range(int(here.sum()))]
-            asked = [*tokens[:n_read].tolist(), *tokens[here & ~batch.taught[row]].tolist()]
-            found.append((asked, tokens[here & batch.taught[row]].tolist()))
-        assert not batch.taught[row][branch == 0].any()
+    rows = batch.branched
+    assert rows is not None
+    assert batch.alone is None
+    n_questions, found = [3, 2], []
+    depth = (rows.tokens.shape[1] - rows.trunk) // rows.read.shape[1]
+    for row, n in enumerate(n_questions):
+        for one in range(n):
+            here = slice(rows.trunk + one * depth, rows.trunk + (one + 1) * depth)
+            tokens, taught, n_read = rows.tokens[row, here], rows.taught[row, here], int(rows.read[row, one])
+            assert rows.places[row, here].tolist() == list(range(n_read, n_read + depth))
+            end = int(taught.nonzero().max()) + 1
+            assert (tokens[end:] == PAD).all()
+            asked = [*rows.tokens[row, :n_read].tolist(), *tokens[:end][~taught[:end]].tolist()]
+            found.append((asked, tokens[taught].tolist()))
+    assert not rows.taught[:, : rows.trunk].any()
+    assert not rows.taught[1, rows.trunk + 2 * depth :].any()
     events, values = batches.events, batches.values
     start, stop = np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 2, 3])
     ones = Examples.about(events[stop], start=start, stop=stop)

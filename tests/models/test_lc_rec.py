@@ -23,7 +23,7 @@ from palate.core.protocols import Grows
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
-from palate.data.instruction_batches import InstructionBatches, Rows
+from palate.data.instruction_batches import Alone, InstructionBatch, InstructionBatches
 from palate.data.instructions import Examples
 from palate.data.sources import load
 from palate.data.split import leave_one_out
@@ -175,19 +175,22 @@ def test_questions_read_as_written_by_hand(begun: LCRec) -> None:
 
 
 def test_only_the_response_has_a_loss(begun: LCRec) -> None:
-    batch = next(batches_of(begun, log()).epoch(0))
+    batch = next(batches_of(begun, log()).epoch(0)).alone
+    assert batch is not None
     labels = batch.tokens.masked_fill(~batch.taught, -100)
     with torch.no_grad():
         theirs = begun.backbone.model(input_ids=batch.tokens, attention_mask=batch.real.long(), labels=labels).loss
-        loss = begun.loss(batch)
+        loss = begun.loss(InstructionBatch(batch, None))
         torch.testing.assert_close(loss, theirs)
         assert (~batch.real).any()
         other = batch.tokens.masked_fill(~batch.real, 7)
-        assert float(begun.loss(replace(batch, tokens=other))) == float(loss), "padding is neither read nor taught"
+        assert float(begun.loss(InstructionBatch(replace(batch, tokens=other), None))) == float(loss), (
+            "padding is neither read nor taught"
+        )
         row = int(batch.taught.sum(1).argmax())
         changed = batch.tokens.clone()
         changed[row, int(batch.taught[row].nonzero().max())] = 7
-        assert abs(float(begun.loss(replace(batch, tokens=changed))) - float(loss)) > 1e-4
+        assert abs(float(begun.loss(InstructionBatch(replace(batch, tokens=changed), None))) - float(loss)) > 1e-4
     # What the instructions say is predicted nowhere: their tokens are no target of the loss.
     said = batch.real & ~batch.taught
     with torch.no_grad():
@@ -209,22 +212,24 @@ def test_a_loss_in_parts_is_the_loss(begun: LCRec, monkeypatch: pytest.MonkeyPat
 def test_branches_have_the_loss_of_the_questions_they_stand_for(begun: LCRec) -> None:
     system = lc(tasks=["seqrec"]).fit(log(), Run(max_steps=1))
     batch = next(batches_of(system, log()).epoch(0))
-    assert batch.branch is not None
-    total, n = 0.0, 0
-    for row in range(len(batch.tokens)):
-        branch, real = batch.branch[row], batch.real[row]
-        for one in range(int(branch.max()) + 1):
-            here = (branch == one) & real
-            if not (here & batch.taught[row]).any():
-                continue  # a beginning that others share
-            before = torch.arange(len(branch)) < (batch.read[row][here].max() if one else 0)
-            asked, answered = (
-                torch.where(part)[0] for part in (before | here & ~batch.taught[row], here & batch.taught[row])
-            )
-            alone = Rows.alone(*(Ragged.of([batch.tokens[row][part].tolist()]) for part in (asked, answered))).batch(0)
-            with torch.no_grad():
-                total += system.loss(alone).item() * len(answered)
-            n += len(answered)
+    rows = batch.branched
+    assert rows is not None
+    depth = (rows.tokens.shape[1] - rows.trunk) // rows.read.shape[1]
+
+    def told(part: Alone) -> tuple[float, int]:
+        with torch.no_grad():
+            said = int(part.taught.sum())
+            return system.loss(InstructionBatch(part, None)).item() * said, said
+
+    parts = [] if batch.alone is None else [told(batch.alone)]
+    for row, read in enumerate(rows.read.tolist()):
+        for one, n_read in enumerate(read):
+            here = slice(rows.trunk + one * depth, rows.trunk + (one + 1) * depth)
+            tokens, taught = rows.tokens[row, here], rows.taught[row, here]
+            if taught.any():  # else the row has fewer questions
+                asked = [*rows.tokens[row, :n_read].tolist(), *tokens[: int(taught.nonzero().min())].tolist()]
+                parts.append(told(Alone.of(Ragged.of([asked]), Ragged.of([tokens[taught].tolist()]), 0)))
+    total, n = (sum(column) for column in zip(*parts, strict=True))
     with torch.no_grad():
         assert system.loss(batch).item() == pytest.approx(total / n, rel=1e-5)
 
@@ -315,7 +320,8 @@ def test_all_tasks_can_be_learnt_by_heart() -> None:
     right, total = 0, 0
     with torch.no_grad():
         for epoch in range(1000, 1006):
-            for batch in batches.epoch(epoch):
+            for batch in (one.alone for one in batches.epoch(epoch)):
+                assert batch is not None
                 said = system.backbone.model(input_ids=batch.tokens, use_cache=False).logits[:, :-1].argmax(-1)
                 taught = batch.taught[:, 1:]
                 right += int((said == batch.tokens[:, 1:])[taught].sum())

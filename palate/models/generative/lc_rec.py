@@ -56,6 +56,7 @@ from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.instruction_batches import InstructionBatch, InstructionBatches
 from palate.data.instructions import Examples, Phrasebook, Template, Templates, pieces_of
+from palate.parts.branching import Branching
 from palate.parts.decode import CausalSpeaker, MeanSpeaker, Speaker
 from palate.parts.instructions import ASKING, MARK, MISSING, SEPARATOR, TASKS, TaskName, Words, pools_of
 from palate.parts.naming import Naming
@@ -250,16 +251,16 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
 
     def loss(self, batch: InstructionBatch) -> Tensor:
         """``-log p`` of the responses' tokens over the whole vocabulary, mean over tokens."""
-        lm = self.backbone
-        read = batch.tokens[:, :-1]
-        # Padding stands behind everything that is taught, so a causal model needs no mask against it.
-        if batch.branch is None:
-            states = lm.states(lm.embed(read), torch.ones_like(read, dtype=torch.bool))
-        else:
-            shape = batch.places[:, :-1], batch.branch[:, :-1], batch.read[:, :-1]
-            states = lm.branched_states(lm.embed(read), *shape)
-        taught = batch.taught[:, 1:]
-        chosen, targets = states[taught], batch.tokens[:, 1:][taught]
+        lm, told = self.backbone, []
+        if batch.alone is not None:
+            # Padding stands behind everything that is taught, so a causal model needs no mask against it.
+            tokens, taught = batch.alone.tokens, batch.alone.taught
+            told.append((lm.states(lm.embed(tokens), torch.ones_like(taught)), tokens, taught))
+        if (rows := batch.branched) is not None:
+            branching = Branching(rows.trunk, rows.read)
+            told.append((lm.branched_states(lm.embed(rows.tokens), rows.places, branching), rows.tokens, rows.taught))
+        chosen = torch.cat([states[:, :-1][taught[:, 1:]] for states, _, taught in told])
+        targets = torch.cat([tokens[taught] for _, tokens, taught in told])
 
         def part(states: Tensor, targets: Tensor) -> Tensor:
             return F.cross_entropy(lm.logits(states).float(), targets, reduction="sum")
@@ -356,14 +357,15 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
 
 
 def tiny() -> LCRecConfig:
-    """Learns on a laptop CPU in a few minutes: few codes, a small language model, vectors that count words."""
-    names = {"size": 32, "levels": 3, "encoder": "tf-idf"}
+    """Learns on a laptop CPU in ten minutes: few codes, a small language model, the last ten items."""
+    names = {"size": 32, "levels": 3}
     nano = {"width": 96, "heads": 4, "layers": 3, "forward_width": 256, "vocabulary": 2048, "steps": 150}
     return LCRecConfig(
         tokenizer=Part(name="rq-vae", settings=names),
-        backbone=Part(name="nano", settings=nano), text_tokens=32,
+        backbone=Part(name="nano", settings=nano), text_tokens=32, length=10,
         training=TrainingConfig(
-            epochs=60, learning_rate=4e-3, weight_decay=0.01, warmup_steps=10, clip_norm=1.0, judge_every=2, patience=5
+            epochs=8, learning_rate=3e-3, weight_decay=0.01, warmup_steps=100, schedule="cosine", clip_norm=1.0,
+            judge_every=4, patience=50,
         ),
     )  # fmt: skip
 
