@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
-from palate.core.protocols import Continues, Judge, Recommender, ScoresAll
+from palate.core.protocols import Continues, Judge, ReadsWords, Recommender, ScoresAll
 from palate.core.run import Run
 from palate.core.split import Split
 from palate.core.store import write_json
@@ -22,7 +22,7 @@ from palate.systems import build, check_parts, pretrained, system
 if TYPE_CHECKING:
     from palate.core.dataset import Dataset
     from palate.core.report import Report
-    from palate.evaluation.protocols import AnyProtocol, Rating
+    from palate.evaluation.protocols import AnyProtocol, PreferenceAxes, Rating
 
 METRIC = "ndcg@10"
 """What early stopping and tuning look at, on validation."""
@@ -186,14 +186,18 @@ def evaluate(
     every figure carries that mark.
     """
     from palate.evaluation.judging import judge_cases
-    from palate.evaluation.protocols import Rating
+    from palate.evaluation.protocols import PreferenceAxes, Rating
     from palate.evaluation.reports import make_report, write_report
 
     protocol = asked_by(fitted, protocol)
     split, seeds = split or fitted.split, fitted.plan.seeds
     marks = {mark for seed in seeds if (mark := fitted.verify(seed, split.train, unverified=unverified))}
-    if isinstance(protocol, Rating):
-        report = _rating_report(fitted, protocol, split, sorted(marks))
+    if isinstance(protocol, Rating | PreferenceAxes):
+        report = (
+            _rating_report(fitted, protocol, split, sorted(marks))
+            if isinstance(protocol, Rating)
+            else _axes_report(fitted, protocol, split, sorted(marks))
+        )
         write_report(report, fitted.report_folder(protocol))
         return report
     tables = (
@@ -239,6 +243,35 @@ def _rating_report(fitted: FittedRun, protocol: Rating, split: Split, marks: Seq
         tables, split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,
         notes=notes,
+    )  # fmt: skip
+
+
+def _axes_report(fitted: FittedRun, protocol: PreferenceAxes, split: Split, marks: Sequence[str]) -> Report:
+    from palate.backbones.item_text import ItemText
+    from palate.backbones.vectors import item_vectors, text_vectors
+    from palate.evaluation.axes import benchmark, judge_axes, make_axes_report
+    from palate.systems import parts_of
+
+    systems = [fitted.system(seed, verify=False) for seed in fitted.plan.seeds]
+    if not all(isinstance(one, ReadsWords) and one.reads_words for one in systems):
+        raise MisuseError(
+            f"{fitted.name} is a {fitted.plan.system}, which reads no words: ask it with another --protocol"
+        )
+    parts = parts_of(protocol)
+    encoder = parts["encoder"]
+    items = item_vectors(split.dataset, encoder)
+    titles = items
+    if protocol.match == "title":
+        titles = text_vectors(ItemText(fields=("title",)).render(split.dataset), encoder)
+    asked = benchmark(
+        split, protocol, parts["annotator"], parts["sentiment"], lambda texts: text_vectors(texts, encoder),
+        items=items, wanted=titles,
+    )  # fmt: skip
+    tables = [judge_axes(one, asked, protocol, seed=seed) for one, seed in zip(systems, fitted.plan.seeds, strict=True)]
+    return make_axes_report(
+        tables, split, protocol, name=fitted.name, system=fitted.plan.system,
+        pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,
+        notes=asked.notes,
     )  # fmt: skip
 
 

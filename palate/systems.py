@@ -146,6 +146,17 @@ TABLE: tuple[System, ...] = (
         presets=("tiny", "paper"), packages=("tokenizers",),
     ),
     System(
+        "mender-tok", "palate.models.generative.mender_tok:MenderTok", "Mender-Tok", "generative",
+        "Paischer et al. 2025, arXiv 2412.08604",
+        ("names", "words", "preferences", "new items", "language model", "gradient"), ("item text",),
+        presets=("tiny", "paper"), pretrained="encoder", packages=("transformers", "tokenizers"),
+    ),
+    System(
+        "mender-emb", "palate.models.generative.mender_emb:MenderEmb", "Mender-Emb", "generative",
+        "Paischer et al. 2025, arXiv 2412.08604", ("names", "words", "preferences", "new items", "gradient"),
+        ("item text",), presets=("tiny", "paper"), pretrained="encoder",
+    ),
+    System(
         "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
         "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
         presets=("tiny", "generative", "paper", "paper_generative"), pretrained="encoder",
@@ -263,6 +274,16 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
         "chat": "palate.annotation.chat:ChatAnnotator",
+    },
+    "sentiment": {
+        "lexicon": "palate.annotation.sentiment:Lexicon",
+        "hub": "palate.backbones.hub_sentiment:HubSentiment",
+    },
+    "reader": {
+        "minilm": "palate.backbones.encoder_model:MiniLMModel",
+        "nano": "palate.backbones.nano:Nano",
+        "hub": "palate.backbones.hub:Hub",
+        "hub-encoder": "palate.backbones.encoder_model:HubEncoderModel",
     },
     "item_model": {
         "nano": "palate.backbones.nano:Nano",

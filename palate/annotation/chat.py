@@ -15,10 +15,11 @@ import numpy as np
 from pydantic import Field
 
 from palate.annotation.ledger import Budget, Entry, Ledger
-from palate.annotation.tasks import TASKS, Row, events_of, intention_rows, item_rows, user_rows
+from palate.annotation.steps import kept, names_read, window
+from palate.annotation.tasks import TASKS, Row, events_of, intention_rows, item_rows, step_rows, user_rows
 from palate.annotation.writing import write
 from palate.core import store
-from palate.core.annotations import Intention, ItemProfile, Preference, UserProfile
+from palate.core.annotations import Intention, ItemProfile, Preference, StepPreferences, UserProfile
 from palate.core.config import Config, Part, configure
 from palate.core.dataset import Dataset
 from palate.core.protocols import ChatModel
@@ -90,6 +91,16 @@ class ChatAnnotator:
         return [
             Preference(row.of, one.get("brief", ""), one.get("long_term", ""), one.get("short_term", ""), self.label)
             for row, one in zip(rows, said, strict=True)
+        ]
+
+    def step_preferences(self, dataset: Dataset, events: IntArray) -> list[StepPreferences]:
+        """One record an event; without sentences where too few keep the contract."""
+        events = np.asarray(events, dtype=np.int64)
+        said = self._said("step-preferences", list(step_rows(dataset, events)))
+        named = names_read(dataset, window(dataset, events))
+        return [
+            StepPreferences(event, int(dataset.user_rows[event]), kept(one.get("sentences", ()), names), self.label)
+            for event, one, names in zip(events.tolist(), said, named, strict=True)
         ]
 
     def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:

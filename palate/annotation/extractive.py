@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from pydantic import Field
 
-from palate.annotation import attributes, choices, profiles
+from palate.annotation import attributes, choices, profiles, steps
 from palate.annotation.item_words import Said, phrases_of_items, reviews, said, titles
 from palate.annotation.key_phrases import KeyPhrases, apart, listed
 from palate.core import store
@@ -26,6 +26,7 @@ from palate.core.annotations import (
     ItemAttributes,
     ItemProfile,
     Preference,
+    StepPreferences,
     UserProfile,
     UserTraits,
 )
@@ -95,6 +96,10 @@ class Extractive:
             )
             for place, (user, some, few) in enumerate(zip(users, whole, recent, strict=True))
         ]  # fmt: skip
+
+    def step_preferences(self, dataset: Dataset, events: IntArray) -> list[StepPreferences]:
+        """One record an event, from it and the few before it."""
+        return steps.of_events(dataset, events, longest=self.config.longest)
 
     def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
         """One record an item."""

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from palate.annotation.steps import window
 from palate.annotation.structured import schema_of
-from palate.core.annotations import ITEM_PROFILE_PROMPT, USER_PROFILE_PROMPT, ItemProfile
+from palate.core.annotations import ITEM_PROFILE_PROMPT, SENTENCES, USER_PROFILE_PROMPT, ItemProfile
 from palate.core.chat import ChatRequest
 from palate.core.dataset import Dataset
 from palate.core.errors import LeakError
@@ -55,6 +56,18 @@ class PreferenceWords(Words):
 class ProfileWords(Words):
     summarization: str = Field(max_length=2000)
     reasoning: str = Field(max_length=2000)
+
+
+class StepPreferencesWords(Words):
+    sentences: list[str]
+
+    @field_validator("sentences")
+    @classmethod
+    def _are_enough(cls, sentences: list[str]) -> list[str]:
+        good = [line for sentence in sentences if len((line := sentence.strip()[:200]).split()) > 1]
+        if len(good) < SENTENCES:
+            raise ValueError(f"at least {SENTENCES} sentences of two words or more are needed, not {len(good)}")
+        return good
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,14 @@ TASKS: dict[str, Task] = {
             "(brief), what has lasted (long_term), and what the newest choices show (short_term). Name no item.",
             PreferenceWords,
         ),
+        Task(
+            "step-preferences", 1,
+            "From the items that a person met last, oldest first, with what the person wrote about them, write six to "
+            "eight instructions that this person would give to a search: what to find, and what to avoid. Each is a "
+            "sentence of its own, short and general enough to fit several items. Name no item and no brand, and say "
+            "nothing of price or delivery.",
+            StepPreferencesWords, 512, 120, 0.6,
+        ),
         Task(ITEM_PROFILE_PROMPT.name, ITEM_PROFILE_PROMPT.version, ITEM_PROFILE_PROMPT.system, ProfileWords, 700, 200),
         Task(USER_PROFILE_PROMPT.name, USER_PROFILE_PROMPT.version, USER_PROFILE_PROMPT.system, ProfileWords, 500, 150),
     )
@@ -122,9 +143,12 @@ TASKS: dict[str, Task] = {
 
 
 def rows_of(task: str, train: Dataset, most: int | None = None) -> list[Row]:
-    """What ``palate annotate`` asks about: events with a review, users with events, or items; the first ``most``."""
+    """What ``palate annotate`` asks about: events with a review, all events, users with events, or items; the first
+    ``most``."""
     if task == "intention":
         return intention_rows(train, reviewed(train)[:most])
+    if task == "step-preferences":
+        return step_rows(train, np.arange(train.n_interactions)[:most])
     if task == "item-profile":
         return item_rows(train, np.arange(train.n_items)[:most])
     users = np.flatnonzero(train.histories.lengths > 0)[:most]
@@ -190,6 +214,12 @@ def user_rows(train: Dataset, histories: Ragged, of_items: Sequence[ItemProfile]
         user = int(train.user_rows[events[0]]) if len(events) else -1
         rows.append(Row(user, {"chosen": lines}, tuple(events.tolist())))
     return rows
+
+
+def step_rows(dataset: Dataset, events: IntArray) -> list[Row]:
+    """A row an event: it and the few before it, with ratings and reviews."""
+    told = user_rows(dataset, window(dataset, events))
+    return [Row(int(event), row.fields, row.events) for event, row in zip(events, told, strict=True)]
 
 
 def _items(train: Dataset) -> list[dict[str, Any]]:

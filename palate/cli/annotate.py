@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from palate.core.split import Split
     from palate.core.written import WrittenTable
 
-Kind = Literal["intention", "preference", "item-profile", "user-profile"]
+Kind = Literal["intention", "preference", "step-preferences", "item-profile", "user-profile"]
 
 
 def annotate(
@@ -45,7 +45,8 @@ def annotate(
     Parameters
     ----------
     kind
-        What is written: one record for each reviewed event, each user, each item, or each user.
+        What is written: one record for each reviewed event, each user, each event (what the user would search for
+        next), each item, or each user.
     data
         A data set's name or a path.
     out
@@ -147,7 +148,7 @@ def _by_chat(
     with writer.open() as ledger:
         spent, counts = ledger.spent, ledger.counts()
     names = list(TASKS[kind].record.model_fields)
-    columns = {name: [str((entry.record or {}).get(name, "")) for entry in entries] for name in names}
+    columns = {name: [_text((entry.record or {}).get(name, "")) for entry in entries] for name in names}
     columns |= {
         "author": [writer.label] * len(entries), "model": [entry.model for entry in entries],
         "prompt": [entry.prompt for entry in entries], "hash": [entry.key for entry in entries],
@@ -176,6 +177,8 @@ def _without_model(
     records: list[Any]
     if kind == "intention":
         records = list(writer.intentions(train, of))
+    elif kind == "step-preferences":
+        records = list(writer.step_preferences(train, of))
     elif kind == "item-profile":
         records = list(writer.item_profiles(train, of))
     elif kind == "preference":
@@ -183,5 +186,10 @@ def _without_model(
     else:
         records = list(writer.user_profiles(train, of, writer.item_profiles(train, np.arange(train.n_items))))
     names = [*TASKS[kind].record.model_fields, "author"]
-    columns = {name: [getattr(record, name) for record in records] for name in names}
+    columns = {name: [_text(getattr(record, name)) for record in records] for name in names}
     return WrittenTable(kind, of.tolist(), columns, train.fingerprint, facts)
+
+
+def _text(value: Any) -> str:
+    """A column is text; several sentences stand in lines."""
+    return value if isinstance(value, str) else "\n".join(value)

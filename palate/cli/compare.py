@@ -24,7 +24,7 @@ def compare(
     runs
         Two or more run folders.
     protocol
-        full-ranking, candidates or rating; by default the first that fits the systems.
+        full-ranking, candidates, rating or preference-axes; by default the first that fits the systems.
     settings
         One setting of the protocol as key=value.
     json

@@ -28,8 +28,9 @@ def evaluate(
     runs
         Run folders that palate fit wrote.
     protocol
-        full-ranking (the target among all items), candidates (among drawn ones, for papers that measure so), or
-        rating (predicted against given ratings); by default the first that fits the system.
+        full-ranking (the target among all items), candidates (among drawn ones, for papers that measure so), rating
+        (predicted against given ratings), or preference-axes (how well words of a request are followed); by default
+        the first that fits the system.
     settings
         One setting of the protocol as key=value, such as history=train, mask_history=false, n=100.
     unverified
@@ -51,13 +52,15 @@ def protocol_named(name: str | None, settings: Sequence[str]) -> AnyProtocol | N
     """The protocol of that name with some settings changed; None where none is named and nothing is set."""
     from palate.core.config import configure, parse_settings
     from palate.core.errors import ConfigError, nearest
-    from palate.evaluation.protocols import Candidates, FullRanking, Rating
+    from palate.evaluation.protocols import Candidates, FullRanking, PreferenceAxes, Rating
 
     if name is None:
         if not settings:
             return None
         name = "full-ranking"
-    kinds: dict[str, Any] = {"full-ranking": FullRanking, "candidates": Candidates, "rating": Rating}
+    kinds: dict[str, Any] = {
+        "full-ranking": FullRanking, "candidates": Candidates, "rating": Rating, "preference-axes": PreferenceAxes
+    }  # fmt: skip
     if name not in kinds:
         raise ConfigError(f"there is no protocol '{name}'{nearest(name, kinds)}")
     return configure(kinds[name], parse_settings(settings), where=name)
@@ -69,9 +72,15 @@ def show(reports: Sequence[Report], comparisons: Comparisons | None = None, *, j
 
     from palate.core.store import write_json
     from palate.evaluation.reports import to_json
-    from palate.evaluation.tables import leaderboard, slice_table
+    from palate.evaluation.tables import axes_tables, leaderboard, of_axes, slice_table
 
     console = Console()
+    if of_axes(reports):
+        console.print(axes_tables(reports, comparisons))
+        if json is not None:
+            write_json(json, to_json(reports, comparisons))
+            console.print(f"figures → {json}", highlight=False)
+        return
     console.print(leaderboard(reports, comparisons))
     if any(report.slices for report in reports):
         console.print()

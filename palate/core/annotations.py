@@ -41,6 +41,26 @@ class Preference:
 
 
 @dataclass(frozen=True)
+class StepPreferences:
+    """What a user would search for and what to keep away, as it stood after one event (Mender).
+
+    event      position of that event in the interactions; it and the few before it were read
+    sentences  exactly ``SENTENCES`` short ones, none of a single word, none that names an item or a brand that was
+               read; none at all where so many could not be written
+    author     the annotator's label
+    """
+
+    event: int
+    user_row: int
+    sentences: tuple[str, ...]
+    author: str
+
+
+SENTENCES = 5
+"""Of each ``StepPreferences``."""
+
+
+@dataclass(frozen=True)
 class ItemProfile:
     """What kind of user would like an item (RLMRec). Of an item of which nothing is known both texts are empty.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ItemAttributes,
         ItemProfile,
         Preference,
+        StepPreferences,
         UserProfile,
         UserTraits,
     )
@@ -328,6 +329,45 @@ class Annotator(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The annotator that was saved there."""
+
+
+@runtime_checkable
+class Discerner(Protocol):
+    """Writes, event by event, what the user would search for next. It reads the event, a few before it and nothing
+    that came later."""
+
+    @property
+    def label(self) -> str:
+        """The author of every record."""
+
+    def step_preferences(self, dataset: Dataset, events: IntArray) -> list[StepPreferences]:
+        """One record for each of the events, which are positions in ``dataset.interactions``."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+
+@runtime_checkable
+class Sentiment(Protocol):
+    """Tells whether a sentence is for something or against it."""
+
+    def positive(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """``[n]`` False for a text that complains, or asks to be spared something."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+
+@runtime_checkable
+class ReadsWords(Protocol):
+    """A recommender that follows the words of a request, and answers requests without them too."""
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether its settings let it."""
+
+    def recommend(self, requests: Requests, k: int) -> Rankings:
+        """The best ``k`` items for each request, best first; never one that is left out."""
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class WrittenTable:
     """Records of one kind, column by column; every column is text.
 
-    kind       ``intention``, ``preference``, ``item-profile`` or ``user-profile``
+    kind       ``intention``, ``preference``, ``step-preferences``, ``item-profile`` or ``user-profile``
     rows       row of an event, item or user → ``[n]``
     columns    name → ``[n]`` texts: the record's fields, then ``author``, ``model``, ``prompt``, ``hash``, ``time``,
                ``cost``, ``problem`` where a model wrote it

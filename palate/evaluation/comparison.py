@@ -146,6 +146,7 @@ def compare(
         corrected = holm(p[:, column])
         for row, (a, b) in enumerate(pairs):
             gap = means[a, :, column] - means[b, :, column]
+            gap = gap[~np.isnan(gap)]  # of a part of the questions, users who were asked none of it say nothing
             difference = float(points[a, column] - points[b, column])
             span = interval(difference, resampled[a, :, column] - resampled[b, :, column], len(gap))
             found.append(
@@ -185,7 +186,7 @@ def sign_flip_p(means: Values, pairs: Sequence[tuple[int, int]], *, flips: int =
     n_runs, n_users, n_metrics = means.shape
     a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     # The middle is taken out first: rounding then happens at the size of the differences.
-    columns = (means - means.mean(axis=0)).transpose(1, 0, 2).reshape(n_users, n_runs * n_metrics)
+    columns = np.nan_to_num(means - means.mean(axis=0)).transpose(1, 0, 2).reshape(n_users, n_runs * n_metrics)
     total = columns.sum(axis=0).reshape(n_runs, n_metrics)
     observed = np.abs(total[a] - total[b])
     reached = np.zeros(observed.shape, dtype=np.int64)
@@ -236,7 +237,8 @@ def _checked(reports: Sequence[Report]) -> list[str]:
 
 
 def _questions(report: Report) -> pl.DataFrame:
-    return report.cases.select("case", "user_row", "target_row").unique().sort("case", "user_row", "target_row")
+    columns = [name for name in ("case", "user_row", "target_row", "words") if name in report.cases.columns]
+    return report.cases.select(columns).unique().sort(columns)
 
 
 def _tables(report: Report, metrics: Sequence[str]) -> Values:
@@ -257,7 +259,7 @@ def _of_cases(
     figures ``[R, resamples, M]``."""
     tables = [_tables(report, metrics) for report in reports]
     means = np.stack([table.mean(axis=0) for table in tables])
-    return means.mean(axis=1), means, _resampled(tables, [report.name for report in reports], resamples, seed)
+    return np.nanmean(means, axis=1), means, _resampled(tables, [report.name for report in reports], resamples, seed)
 
 
 def _of_ratings(

@@ -38,7 +38,7 @@ def judge_cases(
     """
     asked = protocol.ask(cases, train)
     names = metrics(protocol.metrics)
-    found = _find(system, asked, _length(names, protocol.k), answers=answers)
+    found = find(system, asked, _length(names, protocol.k), answers=answers)
     columns: dict[str, object] = {
         "seed": np.full(len(cases), seed, dtype=np.int32),
         "case": np.arange(len(cases), dtype=np.int32),
@@ -82,28 +82,29 @@ def judge(
     share = 1 / np.bincount(user)[user] / (user.max(initial=0) + 1)
 
     def look(system: Recommender) -> float:
-        found = _find(system, asked, _length((chosen,), protocol.k), answers=False)
+        found = find(system, asked, _length((chosen,), protocol.k), answers=False)
         return float(chosen.of_ranks(found.ranks, found.tied) @ share)
 
     return look
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """ranks and tied ``[B]``; lists when they were asked for."""
+class Found:
+    """Where targets stand. ranks and tied ``[B]``; lists when they were asked for."""
 
     ranks: npt.NDArray[np.float64]
     tied: IntArray
     lists: Rankings | None
 
 
-def _find(system: Recommender, asked: Cases, k: int, *, answers: bool) -> _Found:
+def find(system: Recommender, asked: Cases, k: int, *, answers: bool) -> Found:
+    """Where the targets stand in what ``system`` answers; lists are ``k`` long."""
     requests, targets = asked.requests, asked.targets
     if not isinstance(system, ScoresAll):
         lists = system.recommend(requests, k)
         at = lists.item_rows == targets[:, None]
         ranks = np.where(at.any(axis=1), at.argmax(axis=1) + 1.0, np.inf)
-        return _Found(ranks, np.ones(len(targets), dtype=np.int64), lists)
+        return Found(ranks, np.ones(len(targets), dtype=np.int64), lists)
     parts: list[tuple[npt.NDArray[np.float64], IntArray]] = []
     made: list[Rankings] = []
     start = 0
@@ -117,9 +118,9 @@ def _find(system: Recommender, asked: Cases, k: int, *, answers: bool) -> _Found
             made.append(rank([block], k, leave_out=some.leave_out, candidates=some.candidates))
         start += len(block)
     if not parts:
-        return _Found(np.zeros(0), np.zeros(0, dtype=np.int64), rank([], k) if answers else None)
+        return Found(np.zeros(0), np.zeros(0, dtype=np.int64), rank([], k) if answers else None)
     ranks, tied = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-    return _Found(ranks, tied, Rankings.joined(made) if answers else None)
+    return Found(ranks, tied, Rankings.joined(made) if answers else None)
 
 
 def _among_cold(system: Recommender, asked: Cases, train: Dataset, k: int) -> list[pl.Series]:
@@ -132,7 +133,7 @@ def _among_cold(system: Recommender, asked: Cases, train: Dataset, k: int) -> li
         starts = np.zeros(len(asks), dtype=np.int64)
         only_cold = Ragged(cold, starts, starts + len(cold))
         some = asked[asks]
-        found = _find(system, replace(some, requests=replace(some.requests, candidates=only_cold)), k, answers=False)
+        found = find(system, replace(some, requests=replace(some.requests, candidates=only_cold)), k, answers=False)
         ranks[asks], tied[asks] = found.ranks, found.tied
     return [
         pl.Series("rank_among_cold", ranks).fill_nan(None),

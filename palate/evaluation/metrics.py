@@ -144,8 +144,11 @@ OF_RATINGS = {"rmse": Shown("RMSE", True), "mae": Shown("MAE", True), "auc": Sho
 
 
 def shown(name: str) -> Shown:
-    """How the metric of that name is shown."""
-    return OF_RATINGS[name] if name in OF_RATINGS else Shown(metric(name).pretty)
+    """How the metric of that name is shown; one of a part of the questions as ``part/recall@10``."""
+    part, _, inner = name.rpartition("/")
+    if inner in OF_RATINGS:
+        return OF_RATINGS[inner]
+    return Shown(f"{part} {metric(inner).pretty}".strip())
 
 
 @lru_cache(maxsize=256)

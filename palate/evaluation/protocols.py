@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from palate.core.config import Config
+from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError
 from palate.core.ratings import RatingCases
@@ -116,8 +116,36 @@ class Rating(Config):
         return cases[np.sort(drawn)]
 
 
+class PreferenceAxes(Config):
+    """How well words of a request are followed: the five axes of Mender (Paischer et al. 2025, arXiv 2412.08604).
+
+    See ``evaluation.axes``. ``annotator`` writes the sentences, from what was known before each target; ``sentiment``
+    tells wishes from refusals; ``encoder`` makes the vectors by which sentences and items are matched.
+    """
+
+    kind: Literal["preference-axes"] = "preference-axes"
+    annotator: Part = Part(name="extractive")
+    sentiment: Part = Part(name="lexicon")
+    encoder: Part = Part(name="auto")
+    match: Literal["title", "text"] = "title"
+    """What the paper's own matching reads of the target; its figures are marked."""
+    steer_with: Literal["positive", "all"] = "positive"
+    """Sentences that may steer; ``all`` holds those too that ask to be spared something."""
+    seed: int = 0
+    """Of drawn histories and of shuffled words."""
+    metrics: MetricNames = ("recall@10", "ndcg@10", "mrr@10", "recall@5", "ndcg@5", "mrr@5")
+    k: int = Field(default=10, ge=1)
+
+    def __str__(self) -> str:
+        return (
+            f"preference axes, sentences by {self.annotator.name}, matched by {self.encoder.name} vectors, steered by "
+            f"{self.steer_with} ones, oracle by {self.match} (seed {self.seed}), "
+            "history: everything before the target, masked"
+        )
+
+
 Protocol = FullRanking | Candidates
-AnyProtocol = FullRanking | Candidates | Rating
+AnyProtocol = FullRanking | Candidates | Rating | PreferenceAxes
 
 
 def _reading(history: str, mask_history: bool) -> str:

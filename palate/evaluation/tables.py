@@ -15,7 +15,7 @@ from palate.evaluation.metrics import shown as shown_as
 from palate.evaluation.protocols import MAIN
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Group, RenderableType
     from rich.text import Text
 
 BEST, LEVEL = "★", "≈"
@@ -69,6 +69,44 @@ def leaderboard(
     notes = list(dict.fromkeys(note for report in reports for note in report.notes))
     told = [Text(note, "dim") for note in notes]
     return Group(Text(headline(reports), "bold"), Text(""), table, Text(""), _legend(reports, main), said, *told)
+
+
+def of_axes(reports: Sequence[Report]) -> bool:
+    """Whether these are figures of parts of the questions, as ``evaluation.axes`` makes them."""
+    return any("/" in name for report in reports for name in report.metrics)
+
+
+def axes_tables(reports: Sequence[Report], comparisons: Comparisons | None = None, *, at: str = "recall@10") -> Group:
+    """For each run one row an axis: with words, what they gain, without, with another's, and the marked oracle."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    known = [_inner(name) for name in reports[0].metrics]
+    shown = at if at in known else known[0]
+    parts: list[RenderableType] = [Text(headline(reports), "bold"), Text("")]
+    for report in reports:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        table.add_column(report.name, min_width=15)
+        headings = list(report.slices)
+        for heading in (f"{shown_as(shown).pretty}, own words", *headings):
+            table.add_column(heading, min_width=12)
+        for name, span in report.metrics.items():
+            if _inner(name) == shown:
+                others = (report.slices[heading].get(name) for heading in headings)
+                table.add_row(name.partition("/")[0], _figure(span), *(_figure(o) if o else Text("–") for o in others))
+        parts += [table, Text("")]
+    parts += [Text(f"{heading}: {rule}.", "dim") for heading, rule in reports[0].slice_rules.items()]
+    if comparisons:
+        mains = [name for name in reports[0].metrics if _inner(name) == shown]
+        parts += [Text(""), *(Text(f"{name.partition('/')[0]}: {comparisons.sentence(name)}") for name in mains)]
+    notes = list(dict.fromkeys(note for report in reports for note in report.notes))
+    return Group(*parts, Text("pale: 95 % interval", "dim"), *(Text(note, "dim") for note in notes))
+
+
+def _inner(name: str) -> str:
+    """The metric of ``axis/metric``."""
+    return name.rpartition("/")[2]
 
 
 def headline(reports: Sequence[Report]) -> str:

@@ -67,6 +67,11 @@ class TextCosine(ScoresAll):
         self.live, self.fitted_on = np.ones(train.n_items, dtype=bool), train.fingerprint
         return self
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether words of a request count."""
+        return self.config.words > 0
+
     def fitted(self) -> FloatArray:
         """The vectors, else one clear sentence."""
         if self.vectors is None:
