@@ -50,7 +50,7 @@ class Reason:
 
 class Asker:
     """A run's first seed, ready to answer. ``item_ids`` and ``titles`` are those of the run's catalogue, to which
-    ``add_items`` adds. Not for several threads at once."""
+    ``add_items`` adds. One thread asks and changes; others may look up ids, titles and ``living`` meanwhile."""
 
     def __init__(self, run: FittedRun, name: str | None = None) -> None:
         if run.row.ability != "Recommender":
@@ -66,15 +66,23 @@ class Asker:
         self._retired = np.zeros(0, dtype=np.int64)
         self._know(run.items)
 
-    def _know(self, items: pl.DataFrame) -> None:
-        """Further items, whose rows follow the last."""
+    def _know(self, items: pl.DataFrame, grown: Dataset | None = None) -> None:
+        """Further items, whose rows follow the last; ``grown`` is the data with them.
+
+        Threads that only look around may read meanwhile: whoever finds an id finds its row in the table, and whoever
+        finds a row in the table finds its id and title. Hence this order.
+        """
         ids = items["item"].to_list()
-        titles = items["title"].to_list() if "title" in items.columns else ids
-        for item, title in zip(ids, titles, strict=True):
-            row = self.row_of[item] = len(self.item_ids)
-            self.item_ids.append(item)
-            self.titles.append(title or f"item {item}")
-            self._row_of_title.setdefault(self.titles[-1].casefold(), row)
+        named = items["title"].to_list() if "title" in items.columns else ids
+        titles = [title or f"item {item}" for item, title in zip(ids, named, strict=True)]
+        first = len(self.item_ids)
+        self.titles += titles
+        self.item_ids += ids
+        if grown is not None:
+            self._catalogue = grown
+        self.row_of.update({item: first + i for i, item in enumerate(ids)})
+        for i, title in enumerate(titles):
+            self._row_of_title.setdefault(title.casefold(), first + i)
 
     @property
     def reads_words(self) -> bool:
@@ -281,8 +289,7 @@ class Asker:
             return
         grown = replace(self.living, items=pl.concat([self.living.items, items]))
         self.system.add_items(grown)
-        self._catalogue = grown
-        self._know(items)
+        self._know(items, grown)
 
     def retire_items(self, items: Sequence[str], *, back: bool = False) -> None:
         """Never answer these items from now on, or answer them again. Histories may hold them as before."""

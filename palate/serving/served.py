@@ -8,10 +8,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from palate.ask import Asker
 from palate.core.errors import PalateError, StoreError
+from palate.core.protocols import FloatArray
 from palate.evaluation.reports import read_report
 from palate.questions import Answer, Later, Question
 from palate.runs import FittedRun
@@ -120,7 +121,11 @@ class Served:
         self.skipped: list[str] = []
         """Items of the ledger that this run's catalogue could not take."""
         self.n_added = 0
-        self.catalogue, self.spaces, self.covers = Catalogue(self.asker), Spaces(self.asker), Covers(self.run)
+        self.catalogue, self.spaces, self.covers = (
+            Catalogue(self.asker),
+            Spaces(self.asker, self._at_desk),
+            Covers(self.run),
+        )
         self._catch_up()
         with suppress(PalateError, OSError):  # without its data a run still answers histories
             self.run.dataset  # noqa: B018  # read now, not while somebody waits
@@ -151,6 +156,11 @@ class Served:
     def do(self, job: Callable[[], Any]) -> Future[list[Any]]:
         """Anything else that must not happen while questions are answered; the future holds one result."""
         return self.desk.ask(object(), [job])
+
+    def _at_desk(self, job: Callable[[], FloatArray]) -> FloatArray:
+        """The result of a job at the desk; for threads that may wait."""
+        (found,) = self.do(job).result()
+        return cast("FloatArray", found)
 
     def explain(self, question: Question, items: Sequence[str]) -> Future[list[Any]]:
         """One answer: the score of each item, and what moved it."""

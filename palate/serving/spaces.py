@@ -9,8 +9,9 @@ Shapes: N items, D width, K codes an item, U users.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,13 +19,15 @@ import numpy.typing as npt
 
 from palate.ask import Asker
 from palate.core.dataset import Dataset
-from palate.core.errors import DataError, MisuseError
+from palate.core.errors import DataError, MisuseError, StoreError
 from palate.core.protocols import Encoder, FloatArray
 
 Space = Literal["text", "code", "behaviour"]
 
 ENCODED_ITEMS = 5000
 """In a larger catalogue texts are compared by their words alone: a network would read them for minutes."""
+TEXTS_AT_ONCE = 32
+"""Texts that a run's own encoder reads between two batches of questions."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,20 @@ class Neighbours:
     note: str | None = None
 
 
-class Spaces:
-    """The spaces of one run. What is slow is made when it is first asked for, once, whichever thread asks."""
+AtDesk = Callable[[Callable[[], FloatArray]], FloatArray]
+"""Does a piece of work where the run's models are used, and waits for it."""
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
-        self._making = threading.Lock()
+
+class Spaces:
+    """The spaces of one run. What is slow is made when it is first asked for, once, whichever thread asks; what needs
+    the run's own encoder is done ``at_desk``, as a model is not safe for several threads."""
+
+    def __init__(self, asker: Asker, at_desk: AtDesk) -> None:
+        self._asker, self._at_desk = asker, at_desk
+        self._making, self._counting = threading.Lock(), threading.Lock()
         self._texts: tuple[Dataset, FloatArray, str] | None = None
         self._encoder: Encoder | None = None
+        self._who_met: Any = None
 
     @property
     def known(self) -> list[Space]:
@@ -84,16 +93,21 @@ class Spaces:
                 from palate.backbones.vectors import item_vectors
 
                 self._encoder = self._encoder or self._chosen(living.n_items)
-                vectors = item_vectors(living, self._encoder)
+                try:
+                    vectors = item_vectors(living, self._encoder)
+                except StoreError:  # nothing can be kept, on a full disk say; what is read needs no disk
+                    from palate.backbones.item_text import ItemText
+
+                    vectors = np.asarray(self._encoder.encode(ItemText().render(living)), dtype=np.float32)
                 lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
                 self._texts = living, (vectors / np.maximum(lengths, 1e-12)).astype(np.float32), _named(self._encoder)
             return self._texts[1], self._texts[2]
 
     def _chosen(self, n_items: int) -> Encoder:
-        """The run's own encoder of texts, where it has one."""
+        """The run's own encoder of texts, where it has one and the catalogue is small enough for a network."""
         own = getattr(self._asker.system, "parts", {}).get("encoder")
-        if isinstance(own, Encoder):
-            return own
+        if isinstance(own, Encoder) and n_items <= ENCODED_ITEMS:
+            return _AtDesk(own, self._at_desk)
         from palate.backbones.auto import Auto
         from palate.backbones.tf_idf import TfIdf
 
@@ -127,9 +141,15 @@ class Spaces:
             return Neighbours("behaviour", method, [], "nobody had met this item when the run learned")
         return self._said("behaviour", method, np.asarray((met.T @ met[:, [row]]).todense()).ravel(), row, k)
 
-    @cached_property
+    @property
     def _met(self) -> Any:
         """``[U, N]`` sparse, by columns, who met what; each column of length 1."""
+        with self._counting:
+            if self._who_met is None:
+                self._who_met = self._counted()
+            return self._who_met
+
+    def _counted(self) -> Any:
         from scipy.sparse import csc_matrix
 
         asker, taught = self._asker, self._asker.run.taught
@@ -159,7 +179,25 @@ class Spaces:
         ])  # fmt: skip
 
 
+class _AtDesk:
+    """A run's own encoder, each few texts a job of the run's desk, so that questions are answered in between."""
+
+    def __init__(self, own: Encoder, at_desk: AtDesk) -> None:
+        self.chosen, self._at_desk = own, at_desk
+
+    @property
+    def version(self) -> str:
+        return self.chosen.version
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """``[n, D]``, a row a text."""
+        pieces = [list(texts[start : start + TEXTS_AT_ONCE]) for start in range(0, len(texts), TEXTS_AT_ONCE)]
+        return np.concatenate([self._at_desk(partial(self.chosen.encode, piece)) for piece in pieces])
+
+
 def _named(encoder: Encoder) -> str:
     """What an encoder is called; of one that chose another, that one."""
+    if isinstance(encoder, _AtDesk):
+        encoder = encoder.chosen
     name = type(getattr(encoder, "chosen", encoder)).__name__
     return "TF-IDF" if name == "TfIdf" else name

@@ -177,7 +177,11 @@ class ToolsDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app: ASGIApp = self._reading
-        if self._tokens:
+        if scope["method"] != "POST":
+            # A GET would open a stream that nothing is ever said on, and hold one of the server's connections for good.
+            said = {"error": "tools are called with POST; nothing is streamed here", "code": "http"}
+            app = JSONResponse(said, 405, {"Allow": "POST"})
+        elif self._tokens:
             given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             kind, _, token = given.partition(" ")
             found = self._tokens.scope_of(token.strip()) if kind.lower() == "bearer" else None
