@@ -79,7 +79,7 @@ class Guard:
         try:
             if self._local_only:
                 _check_host(headers.get(b"host", ""))
-            _check_origin(headers.get(b"origin"), headers.get(b"host", ""))
+            _check_page(headers, headers.get(b"host", ""))
             await self._app(scope, _replay(await _body(headers, receive), receive), answer)
         except RefusedError as refused:
             await _problem(answer, refused)
@@ -103,9 +103,15 @@ def _check_host(host: str) -> None:
         raise RefusedError(421, "host", "this server answers to localhost only")
 
 
-def _check_origin(origin: str | None, host: str) -> None:
-    """A browser says which page asks; pages of other servers have no business here."""
-    if origin is not None and origin.partition("://")[2].lower() != host.lower():
+def _check_page(headers: dict[bytes, str], host: str) -> None:
+    """A browser says which page asks; pages of other servers have no business here, but may link here.
+
+    A picture or a script of another page is fetched without ``Origin``: there ``Sec-Fetch-Site`` tells.
+    """
+    origin = headers.get(b"origin")
+    foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
+    elsewhere = headers.get(b"sec-fetch-site") in ("cross-site", "same-site")
+    if foreign or (elsewhere and headers.get(b"sec-fetch-mode") != "navigate"):
         raise RefusedError(403, "origin", "a page of another server may not ask this one")
 
 
