@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from palate.core.errors import ComparisonError, StoreError
 from palate.core.report import Interval, Report
@@ -106,19 +107,35 @@ class Board:
     def __init__(self) -> None:
         self._making = threading.Lock()
         self._made: dict[tuple[tuple[str, int], ...], Table] = {}
+        self._read: dict[Path, tuple[int, Report]] = {}
 
     def leaderboard(self, served: Sequence[Served]) -> Leaderboard:
         """All reports of these runs, those that may be compared in one table."""
         groups: dict[tuple[str, ...], list[tuple[Report, int]]] = {}
         unmeasured = []
         for one in served:
-            reports = _reports(one)
+            reports = self._reports(one)
             if not reports:
                 unmeasured.append(one.name)
             for report, changed in reports:
                 key = (report.data, report.split, report.split_hash, report.protocol)
                 groups.setdefault(key, []).append((report, changed))
         return Leaderboard([self._table(group) for group in groups.values()], unmeasured)
+
+    def _reports(self, served: Served) -> list[tuple[Report, int]]:
+        """The reports in a run's folder, each with when it was written; damaged ones are left out. One that has not
+        changed is not read again."""
+        found = []
+        for folder in sorted((served.folder / "reports").glob("*/")):
+            try:
+                changed = (folder / "report.json").stat().st_mtime_ns
+                with self._making:
+                    if self._read.get(folder, (None,))[0] != changed:
+                        self._read[folder] = changed, replace(read_report(folder), name=served.name)
+                    found.append((self._read[folder][1], changed))
+            except (OSError, StoreError):
+                self._read.pop(folder, None)
+        return found
 
     def _table(self, group: Sequence[tuple[Report, int]]) -> Table:
         key = tuple((report.name, changed) for report, changed in group)
@@ -130,25 +147,15 @@ class Board:
             return self._made[key]
 
 
-def _reports(served: Served) -> list[tuple[Report, int]]:
-    """The reports in a run's folder, each with when it was written; damaged ones are left out."""
-    found = []
-    for folder in sorted((served.folder / "reports").glob("*/")):
-        try:
-            changed = (folder / "report.json").stat().st_mtime_ns
-            found.append((replace(read_report(folder), name=served.name), changed))
-        except (OSError, StoreError):
-            continue
-    return found
-
-
 def _make(reports: Sequence[Report]) -> Table:
     first = reports[0]
     names = [name for name in first.metrics if all(name in report.metrics for report in reports)]
-    main = MAIN if MAIN in names else names[0]
+    main = MAIN if MAIN in names else next(iter(names), "")
     beyond = [name for name in first.beyond if all(name in report.beyond for report in reports)]
     problem, comparisons = None, None
-    if len(reports) > 1:
+    if not names:
+        problem = "these reports have no metric in common; evaluate the runs anew"
+    elif len(reports) > 1:
         try:
             comparisons = compare(reports, names)
         except ComparisonError as failure:
@@ -172,7 +179,7 @@ def _make(reports: Sequence[Report]) -> Table:
 
 
 def _goodness(run: Measured, main: str) -> float:
-    value = run.metrics[main].value
+    value = run.metrics[main].value if main in run.metrics else None
     return -math.inf if value is None else shown(main).good(value)
 
 

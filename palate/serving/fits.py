@@ -60,11 +60,16 @@ class LogLine:
 
 @dataclass(frozen=True)
 class FitLog:
-    """Lines from ``first`` on; ask again with ``after=next``. A log that was begun anew starts again from 0."""
+    """Lines from ``first`` on; ask again with ``after=next``.
+
+    ``began`` is the time of the first line of all, None while there is none: where it is another than before, the log
+    was begun anew and is asked from 0. A log that has become shorter starts again from 0 by itself.
+    """
 
     fit: str
     seed: int
     state: State
+    began: float | None
     first: int
     next: int
     lines: list[LogLine]
@@ -100,7 +105,9 @@ class Fits:
         end = first + len(read)
         if read and read[-1] is None and end == len(written):
             end -= 1  # half a line: it is being written and is whole next time
-        return FitLog(name, seed, _state(folder), first, end, [line for line in read if line is not None])
+        top = _line(written[0]) if written else None
+        began = None if top is None else top.at
+        return FitLog(name, seed, _state(folder), began, first, end, [line for line in read if line is not None])
 
     def _folders(self) -> dict[str, Path]:
         try:
@@ -114,12 +121,17 @@ class Fits:
             system, training = str(plan["system"]), plan.get("config", {}).get("training")
             epochs = training.get("epochs") if isinstance(training, dict) else None
             return FitCard(
-                name, system, TITLES.get(system, system), str(plan["data"]), _state(folder),
+                name, system, TITLES.get(system, system), _name_of(str(plan["data"])), _state(folder),
                 (folder / "plan.json").stat().st_mtime, _changed(folder), _seeds(folder),
                 epochs if isinstance(epochs, int) else None, folder.resolve() in served,
             )  # fmt: skip
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return None  # being written, or no plan of ours
+
+
+def _name_of(data: str) -> str:
+    """The last part of a path: where files lie on this machine is nobody's business."""
+    return data.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _seeds(folder: Path) -> list[int]:

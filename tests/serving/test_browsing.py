@@ -193,7 +193,7 @@ def test_the_leaderboard_says_what_compare_says(runs: Path, tmp_path: Path) -> N
 def test_a_log_is_read_on_while_it_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     (folder / "seed-0-training").mkdir(parents=True)
-    plan = {"system": "sasrec", "data": "world", "config": {"training": {"epochs": 9}}}
+    plan = {"system": "sasrec", "data": "/home/me/world/", "config": {"training": {"epochs": 9}}}
     (folder / "plan.json").write_text(json.dumps(plan))
     (tmp_path / "other").mkdir()
     log = folder / "seed-0-training" / "log.jsonl"
@@ -201,6 +201,7 @@ def test_a_log_is_read_on_while_it_is_written(tmp_path: Path) -> None:
     fits = Fits(tmp_path)
     (card,) = fits.cards(set())
     assert (card.name, card.title, card.epochs, card.seeds, card.state) == ("mine", "SASRec", 9, [0], "learning")
+    assert card.data == "world", "no place of this machine"
     first = fits.log("mine", None, 0)
     assert ([line.loss for line in first.lines], first.next) == ([2.5], 1), "half a line waits"
     with log.open("a") as stream:
@@ -210,6 +211,7 @@ def test_a_log_is_read_on_while_it_is_written(tmp_path: Path) -> None:
     log.write_text('{"step": 1, "at": 3.0, "epoch": 1, "loss": 9.0}\n')
     anew = fits.log("mine", 0, more.next)
     assert (anew.first, [line.loss for line in anew.lines]) == (0, [9.0]), "a log that was begun anew"
+    assert (first.began, more.began, anew.began) == (1.0, 1.0, 3.0)
     (folder / "run.json").write_text("{}")
     assert fits.cards({folder.resolve()})[0].state == "finished"
     assert fits.cards({folder.resolve()})[0].served
@@ -219,7 +221,7 @@ BAD = [
     ("/v1/items", {"limit": 0}), ("/v1/items", {"limit": 101}), ("/v1/items", {"start": -1}),
     ("/v1/items", {"q": "x" * 201}),
     ("/v1/items", {"filter": "category"}), ("/v1/items", {"filter": "nothing=1"}),
-    ("/v1/items", {"filter": "year=x..y"}),
+    ("/v1/items", {"filter": "year=x..y"}), ("/v1/items", {"filter": "year=nan.."}),
     ("/v1/items", {"item": "nothing"}), ("/v1/items", {"item": "b001", "q": "x"}), ("/v1/items/one", {}),
     ("/v1/items/one", {"item": "../../etc/passwd"}), ("/v1/items/one", {"item": ""}),
     ("/v1/items/one", {"item": "a\nb"}),
