@@ -17,15 +17,15 @@ import numpy.typing as npt
 import polars as pl
 
 from palate.core.dataset import Dataset
-from palate.core.errors import DataError, MisuseError, UnknownIdError, nearest
+from palate.core.errors import DataError, MisuseError, PalateError, StoreError, UnknownIdError, nearest
 from palate.core.protocols import Grows, Recommender
 from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Ranking
 from palate.core.requests import Requests
 from palate.core.run import Progress, Silent
 from palate.data.positives import EVERY_EVENT, positive_filter
-from palate.filters import rows_passing
-from palate.questions import Answer, Asked, Because, Later, Met, Question, Recommended, together
+from palate.filters import Passing
+from palate.questions import Answer, Asked, Because, Later, Met, Question, Recommended, pieces, together
 from palate.runs import FittedRun
 
 USERS_AT_ONCE = 4096
@@ -63,6 +63,8 @@ class Asker:
         self.row_of: dict[str, int] = {}
         self._row_of_title: dict[str, int] = {}
         self._catalogue: Dataset | None = None
+        self._without_data: tuple[Dataset, PalateError] | None = None
+        self._passing = Passing()
         self._retired = np.zeros(0, dtype=np.int64)
         self._know(run.items)
 
@@ -120,7 +122,7 @@ class Asker:
             history = self._rows(question.history or ())
         candidates: IntArray | None = None if question.candidates is None else self._rows(question.candidates)
         if question.filters:
-            passing = rows_passing(self.living.items, question.filters)
+            passing = self._passing.rows(self.living.items, tuple(question.filters))
             candidates = passing if candidates is None else candidates[np.isin(candidates, passing)]
         left = np.concatenate([history, self._rows(question.leave_out), self._retired])
         return Asked(user_row, history, times, question.words, candidates, left)
@@ -131,7 +133,7 @@ class Asker:
         for place, one in enumerate(asked):
             alike.setdefault((one.times is None, one.candidates is None, not one.words), []).append(place)
         found: dict[int, Answer] = {}
-        for places in alike.values():
+        for places in (piece for kind in alike.values() for piece in pieces(asked, kind)):
             requests = together([asked[place] for place in places])
             rankings = self.system.recommend(requests, k)
             for i, (place, ranking) in enumerate(zip(places, rankings.named(self.item_ids), strict=True)):
@@ -160,7 +162,7 @@ class Asker:
 
     def _history_of(self, user: str, later: Sequence[Later]) -> tuple[int, IntArray, IntArray | None]:
         """The row of a user (-1 where only ``later`` knows them), their history and its times."""
-        dataset = self.run.dataset
+        dataset = self.dataset
         (row,) = dataset.user_rows_of([user], missing="negative" if later else "error")
         past = np.zeros(0, dtype=np.int64) if row < 0 else dataset.histories.row(int(row)).astype(np.int64)
         known = [event for event in self._counted(later) if event.item in self.row_of]
@@ -174,7 +176,7 @@ class Asker:
 
     def _counted(self, later: Sequence[Later]) -> Sequence[Later]:
         """Those that the rule counts by which the data were read, such as ``rating>=4``."""
-        rule = self.run.dataset.about.positive
+        rule = self.dataset.about.positive
         if not later or rule == EVERY_EVENT:
             return later
         schema = {"kind": pl.String, "rating": pl.Float64}
@@ -305,8 +307,35 @@ class Asker:
 
     @property
     def living(self) -> Dataset:
-        """The run's data with the items that were added since."""
-        return self._catalogue or self.run.dataset
+        """The run's data with the items that were added since; the run's own catalogue without events where the data
+        cannot be read."""
+        if self._catalogue is not None:
+            return self._catalogue
+        try:
+            return self.dataset
+        except PalateError:
+            assert self._without_data is not None
+            return self._without_data[0]
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data of the run. Raises ``LeakError`` or ``StoreError`` where they changed or vanished, from then on at
+        once: they are not read again for every question."""
+        if self._without_data is None:
+            try:
+                return self.run.dataset
+            except (PalateError, OSError) as failure:
+                nothing = pl.DataFrame(schema={"user_row": pl.Int32, "item_row": pl.Int32})
+                bare = Dataset(self.run.plan.data, nothing, self.run.items, self.run.users)
+                problem = (
+                    failure
+                    if isinstance(failure, PalateError)
+                    else StoreError(
+                        f"the data of {self.name} cannot be read: {failure.strerror or type(failure).__name__}"
+                    )
+                )
+                self._without_data = bare, problem
+        raise self._without_data[1]
 
     # -- everybody ---------------------------------------------------------------------------------------------------
 

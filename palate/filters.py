@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from palate.core.ragged import IntArray
 from palate.questions import Filter
 
 RANGE = ".."
+KEPT = 8
+"""Filters whose rows are remembered."""
 
 
 def rows_passing(items: pl.DataFrame, filters: Sequence[Filter]) -> IntArray:
@@ -23,6 +26,26 @@ def rows_passing(items: pl.DataFrame, filters: Sequence[Filter]) -> IntArray:
         return np.arange(items.height)
     passing = items.select(pl.all_horizontal(_passes(items.schema, one) for one in filters)).to_series()
     return np.flatnonzero(passing.fill_null(False).to_numpy())
+
+
+class Passing:
+    """Rows that pass, for the last few filters: the questions of a batch mostly filter alike, and then share one
+    array. For one thread."""
+
+    def __init__(self) -> None:
+        self._items: pl.DataFrame | None = None
+        self._kept: dict[tuple[Filter, ...], IntArray] = {}
+
+    def rows(self, items: pl.DataFrame, filters: tuple[Filter, ...]) -> IntArray:
+        """As ``rows_passing``."""
+        if self._items is not items:
+            self._items, self._kept = items, {}
+        if filters not in self._kept:
+            found = rows_passing(items, filters)
+            if len(self._kept) >= KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[filters] = found
+        return self._kept[filters]
 
 
 def _passes(schema: pl.Schema, one: Filter) -> pl.Expr:
@@ -51,11 +74,14 @@ def parse_filter(text: str) -> Filter:
     """``category=mystery,fantasy`` or ``year=1900..1950``, where either end may be left out."""
     column, equals, value = text.partition("=")
     if not equals or not column.strip() or not value.strip():
-        raise MisuseError(f"--filter {text}: write COLUMN=VALUE,VALUE or COLUMN=LEAST..MOST")
+        raise MisuseError(f"filter '{text[:80]}': write COLUMN=VALUE,VALUE or COLUMN=LEAST..MOST")
     if RANGE in value:
         low, _, high = value.partition(RANGE)
         try:
-            return Filter(column.strip(), (), *(float(end) if end.strip() else None for end in (low, high)))
+            ends = [float(end) if end.strip() else None for end in (low, high)]
         except ValueError:
-            raise MisuseError(f"--filter {text}: the ends of a range are numbers") from None
+            ends = [math.nan]
+        if not all(end is None or math.isfinite(end) for end in ends):
+            raise MisuseError(f"filter '{text[:80]}': the ends of a range are numbers")
+        return Filter(column.strip(), (), *ends)
     return Filter(column.strip(), tuple(one.strip() for one in value.split(",") if one.strip()))

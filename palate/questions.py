@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from palate.core.ragged import IntArray, Ragged
 from palate.core.requests import Requests
+
+MOST_CANDIDATES = 2_000_000
+"""Items among which the questions of one piece are answered, all in all: a filter names every item that passes."""
 
 
 @dataclass(frozen=True)
@@ -124,3 +127,18 @@ def together(asked: Sequence[Asked]) -> Requests:
         candidates=Ragged.of(candidates) if candidates else None,
         leave_out=Ragged.of([one.leave_out for one in asked]),
     )
+
+
+def pieces(asked: Sequence[Asked], places: Sequence[int]) -> Iterator[list[int]]:
+    """``places`` in their order, as many at once as have ``MOST_CANDIDATES`` candidates together; at least one."""
+    piece: list[int] = []
+    n = 0
+    for place in places:
+        candidates = asked[place].candidates
+        more = 0 if candidates is None else len(candidates)
+        if piece and n + more > MOST_CANDIDATES:
+            yield piece
+            piece, n = [], 0
+        piece.append(place)
+        n += more
+    yield piece

@@ -21,6 +21,7 @@ from palate.core.errors import (
     ConfigError,
     DataError,
     EndpointError,
+    LeakError,
     MisuseError,
     PalateError,
     StoreError,
@@ -44,7 +45,7 @@ from palate.serving.schemas import (
 )
 from palate.serving.served import RunCard
 from palate.serving.service import Added, CannotGrowError, Reloaded, Service
-from palate.serving.waiting import LateError, aside, in_time
+from palate.serving.waiting import LateError, in_time
 
 if TYPE_CHECKING:
     from palate.serving.tools import ToolsDoor  # needs a package that a server without /mcp does not
@@ -69,7 +70,7 @@ STATUSES: tuple[tuple[type[PalateError], int, str], ...] = (
     (FullDiskError, 507, "full-disk"),
     (ConflictError, 409, "conflict"), (CannotGrowError, 409, "cannot-grow"), (UnknownIdError, 404, "unknown-id"),
     (MisuseError, 422, "misuse"), (ConfigError, 422, "misuse"), (DataError, 422, "data"), (StoreError, 503, "store"),
-    (EndpointError, 503, "endpoint"),
+    (LeakError, 503, "data"), (EndpointError, 503, "endpoint"),
 )  # fmt: skip
 """The first that fits says the status and the word; anything else is 500."""
 
@@ -160,7 +161,7 @@ def _add_questions(app: FastAPI, service: Service, reading: Any) -> None:
 
 
 def _add_changes(app: FastAPI, service: Service, writing: Any) -> None:
-    seconds, slow = service.limits.seconds, service.limits.slow_seconds
+    seconds = service.limits.seconds
 
     @app.post("/v1/events", dependencies=[writing], tags=["tell"])
     async def events(told: Events) -> list[Written]:
@@ -172,18 +173,18 @@ def _add_changes(app: FastAPI, service: Service, writing: Any) -> None:
     @app.post("/v1/items", dependencies=[writing], tags=["tell"])
     async def add_item(told: NewItem) -> Added:
         """Add an item to the catalogue; systems that read items' texts recommend it from now on."""
-        return await aside(slow, lambda: service.add_item(told.run, told.content()))
+        return await service.change(lambda: service.add_item(told.run, told.content()))
 
     @app.post("/v1/items/retire", dependencies=[writing], tags=["tell"])
     async def retire(told: Retire) -> Retired:
         """Never recommend these items from now on, or recommend them again."""
-        ids = await aside(slow, lambda: service.retire(told.run, told.items, back=told.back))
+        ids = await service.change(lambda: service.retire(told.run, told.items, back=told.back))
         return Retired(ids, told.back)
 
     @app.post("/v1/reload", dependencies=[writing], tags=["runs"])
     async def reload() -> Reloaded:
         """Serve the runs that lie in the folders now."""
-        return await aside(slow, service.reload)
+        return await service.change(service.reload)
 
 
 def _add_state(app: FastAPI, service: Service, reading: Any) -> None:

@@ -225,7 +225,7 @@ class Catalogue:
 
     @cached_property
     def _users(self) -> pl.DataFrame:
-        dataset = self._asker.run.dataset
+        dataset = self._asker.dataset
         return pl.DataFrame({
             "row": np.arange(dataset.n_users), "user": dataset.users["user"],
             "small": dataset.users["user"].str.to_lowercase(), "events": dataset.histories.lengths,
@@ -233,7 +233,7 @@ class Catalogue:
 
     def user(self, user: str, later: Sequence[Later]) -> UserPage:
         """What is known of a user; ``later`` are the events that this server was sent. Raises ``UnknownIdError``."""
-        asker, dataset = self._asker, self._asker.run.dataset
+        asker, dataset = self._asker, self._asker.dataset
         (row,) = (int(one) for one in dataset.user_rows_of([user], missing="negative"))
         if row < 0 and not later:
             raise UnknownIdError(f"no user '{user[:80]}' in the data{nearest(user, dataset.user_ids[:2000])[:120]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +15,7 @@ from palate.ask import Asker
 from palate.core.errors import PalateError, StoreError
 from palate.core.protocols import FloatArray
 from palate.evaluation.reports import read_report
-from palate.questions import Answer, Later, Question
+from palate.questions import MOST_CANDIDATES, Answer, Asked, Later, Question
 from palate.runs import FittedRun
 from palate.serving.batching import Desk
 from palate.serving.catalogue import Catalogue
@@ -121,14 +122,16 @@ class Served:
         self.skipped: list[str] = []
         """Items of the ledger that this run's catalogue could not take."""
         self.n_added = 0
+        self.audience = threading.Lock()
+        """Held while somebody asks about many users at once."""
         self.catalogue, self.spaces, self.covers = (
             Catalogue(self.asker),
             Spaces(self.asker, self._at_desk),
             Covers(self.run),
         )
         self._catch_up()
-        with suppress(PalateError, OSError):  # without its data a run still answers histories
-            self.run.dataset  # noqa: B018  # read now, not while somebody waits
+        with suppress(PalateError):  # without its data a run still answers histories
+            self.asker.dataset  # noqa: B018  # read now, not while somebody waits
         self.asker.answers([self.asker.read(Question(history=[]))], 1)
         self.desk: Desk[Any, Any] = Desk(
             self._work, at_once=limits.at_once, waiting=limits.waiting, seen=seen, name=f"desk of {name}"
@@ -170,16 +173,26 @@ class Served:
         if not isinstance(kind, Asking):
             return [job() for job in asked]
         answers: list[Any] = [None] * len(asked)
-        read = []
+        read: dict[int, Asked] = {}
+        n = 0
         for place, question in enumerate(asked):
             try:
-                read.append((place, self.asker.read(self._with_later(question))))
+                one = self.asker.read(self._with_later(question))
             except PalateError as problem:
                 answers[place] = problem
-        given = self.asker.answers([one for _, one in read], kind.k, why=kind.why)
-        for (place, _), answer in zip(read, given, strict=True):
-            answers[place] = answer
+                continue
+            n += 0 if one.candidates is None else len(one.candidates)
+            if n > MOST_CANDIDATES:  # answered now, so that no more candidates than these are ever held
+                self._answer(read, kind, answers)
+                read, n = {}, 0
+            read[place] = one
+        self._answer(read, kind, answers)
         return answers
+
+    def _answer(self, read: Mapping[int, Asked], kind: Asking, answers: list[Any]) -> None:
+        given = self.asker.answers(list(read.values()), kind.k, why=kind.why)
+        for place, answer in zip(read, given, strict=True):
+            answers[place] = answer
 
     def _with_later(self, question: Question) -> Question:
         if question.user is None:

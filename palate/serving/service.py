@@ -17,12 +17,15 @@ from palate.serving.ledger import ConflictError, Event, Ledger, Written
 from palate.serving.logs import Log, make_log
 from palate.serving.metrics import Metrics
 from palate.serving.served import Limits, RunCard, Served, stamp_of
+from palate.serving.waiting import Room, in_time
 
 T = TypeVar("T")
 
 BATCHES_AT_ONCE = 256
 """Requests that write events and share one flush to disk."""
 BATCHES_WAITING = 128
+LOOKS, LOOKS_WAITING, LONG_LOOKS_WAITING, CHANGES_WAITING = 4, 256, 16, 64
+"""Threads that look around, and how many looks and changes may wait; more are told to come back."""
 FROM_NOW_ON = "recommended from now on"
 
 
@@ -76,6 +79,9 @@ class Service:
         self._changing = threading.Lock()
         self._stop, self._look = threading.Event(), threading.Event()
         self._watcher: threading.Thread | None = None
+        # Rooms of their own, so that a slow look at a catalogue never keeps a change or a quick look waiting.
+        self._looks, self._long_looks = Room(LOOKS, LOOKS_WAITING, "look"), Room(1, LONG_LOOKS_WAITING, "long look")
+        self._changes = Room(2, CHANGES_WAITING, "change")
         self._writing: Desk[tuple[Event, ...], list[Written]] = Desk(
             lambda data, batches: self.ledger.append(str(data), batches),
             at_once=BATCHES_AT_ONCE, waiting=BATCHES_WAITING, name="desk of the ledger",
@@ -88,6 +94,16 @@ class Service:
         if served.skipped:
             self.log.warning("items skipped", run=name, items=len(served.skipped), first=served.skipped[0])
         return served
+
+    # -- beside the desks --------------------------------------------------------------------------------------------
+
+    async def aside(self, work: Callable[[], T], *, long: bool = False) -> T:
+        """The result of work that only looks around, ``long`` where it may take seconds. Raises ``BusyError``."""
+        return await in_time((self._long_looks if long else self._looks).do(work), self.limits.slow_seconds)
+
+    async def change(self, work: Callable[[], T]) -> T:
+        """The result of work that changes what is served. Raises ``BusyError``."""
+        return await in_time(self._changes.do(work), self.limits.slow_seconds)
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -267,6 +283,8 @@ class Service:
         self._look.set()
         if self._watcher is not None:
             self._watcher.join(self.limits.slow_seconds)
+        for room in (self._looks, self._long_looks, self._changes):
+            room.close()
         for served in self._runs.values():
             served.desk.close(self.limits.seconds)
         self._writing.close(self.limits.seconds)

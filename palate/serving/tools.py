@@ -29,7 +29,7 @@ from palate.serving.ledger import Written
 from palate.serving.schemas import EventBody, Explain, FilterBody, Recommend, Similar
 from palate.serving.served import RunCard
 from palate.serving.service import Service
-from palate.serving.waiting import aside, in_time
+from palate.serving.waiting import in_time
 
 PATH = "/mcp"
 ABOUT = """Recommenders fitted on one catalogue. Call runs first to see which runs there are and what they read. Ask
@@ -113,7 +113,7 @@ def _add_looking(server: MCPServer, service: Service) -> None:
         """Items of the catalogue by words of their titles and texts, those with the words in the title first."""
         with _said_plainly():
             catalogue, passing = service.find(run).catalogue, [body.filter() for body in _bodies(filters)]
-            return await aside(service.limits.slow_seconds, lambda: catalogue.search(said, passing, 0, limit))
+            return await service.aside(lambda: catalogue.search(said, passing, 0, limit))
 
     @server.tool(annotations=READS, structured_output=True)
     async def runs() -> list[RunCard]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,15 @@ import pytest
 
 from palate.ask import Asker
 from palate.core.errors import StoreError
+from palate.filters import parse_filter
+from palate.questions import Question
 from palate.runs import FittedRun
+from palate.serving.batching import BusyError, ClosedError
+from palate.serving.browsing import _next
+from palate.serving.catalogue import Catalogue
+from palate.serving.guard import RefusedError, _check_page
 from palate.serving.spaces import Spaces
+from palate.serving.waiting import Room
 from tests.serving.conftest import client
 from tests.serving.running import running
 
@@ -71,3 +79,100 @@ def test_a_runs_own_encoder_reads_texts_at_the_desk_and_needs_no_disk(
     near = Spaces(asker, lambda job: desk.ask(object(), [job]).result()[0]).near(0, "text", 5)
     assert (len(near.items), letters.threads) == (5, {"the desk"})
     assert "Letters" in near.method
+
+
+def test_filtered_batches_are_answered_in_pieces_and_filtered_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import palate.filters
+    import palate.questions
+
+    asker = Asker(FittedRun.open(runs / "item-knn"))
+    sizes: list[int] = []
+    looked: list[int] = []
+    real, passing = asker.system.recommend, palate.filters.rows_passing
+
+    def counted(requests: Any, k: int) -> Any:
+        sizes.append(len(requests))
+        return real(requests, k)
+
+    def looking(items: Any, filters: Any) -> Any:
+        looked.append(1)
+        return passing(items, filters)
+
+    monkeypatch.setattr(palate.filters, "rows_passing", looking)
+    asked = [Question(history=[item], filters=[parse_filter("year=1800..")]) for item in asker.item_ids[:6]]
+    whole = asker.answers([asker.read(one) for one in asked], 3)
+    monkeypatch.setattr(asker.system, "recommend", counted)
+    n = len(passing(asker.run.items, asked[0].filters))
+    monkeypatch.setattr(palate.questions, "MOST_CANDIDATES", 2 * n)
+    read = [asker.read(one) for one in (*asked, Question(history=[]))]
+    assert asker.answers(read, 3)[:6] == whole
+    assert (sorted(sizes), len(looked)) == ([1, 2, 2, 2], 1)
+
+
+def test_a_run_whose_data_vanished_answers_histories_and_looks(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import palate.data.sources
+
+    read = []
+
+    def gone(*_: object, **__: object) -> None:
+        read.append(1)
+        raise FileNotFoundError(2, "No such file or directory", "/secret/place")
+
+    monkeypatch.setattr(palate.data.sources, "load", gone)
+    asker = Asker(FittedRun.open(runs / "item-knn"))
+    question = Question(history=asker.item_ids[:2], filters=[parse_filter("year=1800..")])
+    assert len(asker.answers([asker.read(question)], 3)[0].recommended) == 3
+    assert Catalogue(asker).search("the", [], 0, 5).items
+    for _ in range(3):
+        with pytest.raises(StoreError, match=r"cannot be read: No such file or directory$"):
+            asker.read(Question(user="r0001"))
+    assert len(read) == 1
+
+
+def test_looks_are_refused_where_too_many_wait() -> None:
+    room, go = Room(1, 1, "test"), threading.Event()
+    first, second = room.do(lambda: go.wait(20)), room.do(lambda: "second")
+    with pytest.raises(BusyError, match="ask again in"):
+        room.do(lambda: "third")
+    go.set()
+    assert (first.result(20), second.result(20)) == (True, "second")
+    room.close()
+    with pytest.raises(ClosedError):
+        room.do(lambda: "late")
+
+
+def test_an_audience_grows_with_the_speed_and_comes_one_at_a_time(runs: Path, tmp_path: Path) -> None:
+    assert [_next(4, 0.01, 8), _next(64, 0.1, 8), _next(4, 8.0, 9), _next(4, 8.0, 1)] == [16, 64, 1, 0]
+    body = {"item": "b001", "users": 9}
+    with running([runs / "item-knn"], tmp_path / "s.sqlite") as (service, address), client(address) as asked:
+        with service.find(None).audience:
+            assert asked.post("/v1/audience", json=body).status_code == 429
+        assert asked.post("/v1/audience", json=body).json()["asked"] == 9
+
+
+def test_pages_of_other_servers_start_no_work_but_may_link_here() -> None:
+    def asked(**headers: str) -> int:
+        given = {key.replace("_", "-").encode(): value for key, value in headers.items()}
+        try:
+            _check_page(given, "localhost:8000")
+        except RefusedError as refused:
+            return refused.status
+        return 200
+
+    assert asked(sec_fetch_site="cross-site", sec_fetch_mode="no-cors") == 403
+    assert asked(sec_fetch_site="same-site", sec_fetch_mode="cors") == 403
+    assert asked(sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 200
+    assert asked(origin="http://evil.example", sec_fetch_mode="navigate") == 403
+    assert asked(sec_fetch_site="same-origin", sec_fetch_mode="cors", origin="http://localhost:8000") == 200
+    assert asked() == 200
+
+
+def test_reports_without_a_metric_in_common_stand_without_a_comparison(runs: Path) -> None:
+    from palate.experiment import report_of
+    from palate.serving.board import _make
+
+    whole = report_of(FittedRun.open(runs / "item-knn"))
+    bare = replace(whole, name="other", metrics={})
+    table = _make([whole, bare])
+    assert (table.main, table.verdicts, [run.name for run in table.runs]) == ("", [], ["item-knn", "other"])
+    assert "no metric in common" in str(table.problem)
