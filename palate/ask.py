@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from palate.core.dataset import Dataset
-from palate.core.errors import DataError, MisuseError, PalateError, StoreError, UnknownIdError, nearest
+from palate.core.errors import DataError, LeakError, MisuseError, PalateError, StoreError, UnknownIdError, nearest
 from palate.core.protocols import Grows, Recommender
 from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Ranking
@@ -63,7 +63,7 @@ class Asker:
         self.row_of: dict[str, int] = {}
         self._row_of_title: dict[str, int] = {}
         self._catalogue: Dataset | None = None
-        self._without_data: tuple[Dataset, PalateError] | None = None
+        self._without_data: tuple[Dataset, type[PalateError], str] | None = None
         self._passing = Passing()
         self._retired = np.zeros(0, dtype=np.int64)
         self._know(run.items)
@@ -327,15 +327,11 @@ class Asker:
             except (PalateError, OSError) as failure:
                 nothing = pl.DataFrame(schema={"user_row": pl.Int32, "item_row": pl.Int32})
                 bare = Dataset(self.run.plan.data, nothing, self.run.items, self.run.users)
-                problem = (
-                    failure
-                    if isinstance(failure, PalateError)
-                    else StoreError(
-                        f"the data of {self.name} cannot be read: {failure.strerror or type(failure).__name__}"
-                    )
-                )
-                self._without_data = bare, problem
-        raise self._without_data[1]
+                said = str(failure) if isinstance(failure, PalateError) else failure.strerror or type(failure).__name__
+                problem = LeakError if isinstance(failure, LeakError) else StoreError
+                self._without_data = bare, problem, f"the data of {self.name} cannot be used: {said}"
+        _, problem, said = self._without_data
+        raise problem(said)
 
     # -- everybody ---------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,9 @@ def _add_items(app: FastAPI, service: Service, reading: Any) -> None:
     async def near(item: Item, space: Space, run: Run = None, k: Limit = 10) -> Neighbours:
         """The nearest items by text, by the beginning of their names, or by who met both."""
         served = service.find(run)
-        return await service.aside(lambda: served.spaces.near(served.asker.item_row(item), space, k), long=True)
+        return await service.aside(
+            lambda: served.spaces.near(served.asker.item_row(item), space, k), long=space == "text"
+        )
 
     @app.get("/v1/items/cover", dependencies=[reading], tags=["look"], response_class=Response, responses=PICTURES)
     async def cover(item: Item, run: Run = None) -> Response:

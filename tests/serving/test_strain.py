@@ -124,7 +124,7 @@ def test_a_run_whose_data_vanished_answers_histories_and_looks(runs: Path, monke
     assert len(asker.answers([asker.read(question)], 3)[0].recommended) == 3
     assert Catalogue(asker).search("the", [], 0, 5).items
     for _ in range(3):
-        with pytest.raises(StoreError, match=r"cannot be read: No such file or directory$"):
+        with pytest.raises(StoreError, match=r"cannot be used: No such file or directory$"):
             asker.read(Question(user="r0001"))
     assert len(read) == 1
 
