@@ -1,5 +1,5 @@
 import { Component, useEffect, useRef, useState, useSyncExternalStore, type ReactNode } from "react";
-import { get, token } from "./api/client";
+import { denial, get, Problem, token } from "./api/client";
 import { Icon, type IconName } from "./parts/Icon";
 import { Link } from "./parts/Link";
 import { Empty, Failure, Waiting } from "./parts/Notice";
@@ -34,6 +34,7 @@ export function App() {
   const own = useSyncExternalStore(token.watch, token.get);
   const runs = useAsked(`runs/${own}`, (signal) => get("/v1/runs", undefined, signal));
   const denied = runs.problem?.status === 401;
+  const refused = useSyncExternalStore(denial.watch, denial.get);
   return (
     <>
       <a className="skip" href="#main">
@@ -41,7 +42,8 @@ export function App() {
       </a>
       <Head />
       <main id="main" tabIndex={-1}>
-        {denied && <TokenForm wrong={own !== ""} />}
+        {denied && <TokenForm said={own && "That token is not one of this server’s."} />}
+        {!denied && refused && <TokenForm said={refused.message} close={denial.clear} />}
         {runs.problem && !denied && <Failure problem={runs.problem} again={runs.again} />}
         {!runs.data && runs.loading && <Waiting rows={6} />}
         {runs.data && !denied && runs.data.length === 0 && <Empty title="No run is served." />}
@@ -60,6 +62,8 @@ function Page() {
   const { reader, pick, runs } = useHeld();
   const user = query.get("user");
   const asked = useRef<string>(undefined);
+  const [lost, setLost] = useState<Problem>();
+  const [round, setRound] = useState(0);
   useEffect(() => {
     document.title = `${TITLES[view]} · Palate`;
   }, [view]);
@@ -68,11 +72,24 @@ function Page() {
     const run = query.get("run") ?? runs[0]?.name;
     if (user && user !== reader.user && asked.current !== user && run) {
       asked.current = user;
-      pick(user, run).catch(() => undefined);
+      pick(user, run).then(
+        () => setLost(undefined),
+        (failure: unknown) => setLost(failure instanceof Problem ? failure : new Problem(0, "bug", String(failure))),
+      );
     }
     if (!user) asked.current = undefined;
-  }, [user, reader.user, pick, runs, query]);
-  return <Safe key={view}>{PAGES[view]()}</Safe>;
+    if (!user || user === reader.user) setLost(undefined);
+  }, [user, reader.user, pick, runs, query, round]);
+  const again = () => {
+    asked.current = undefined;
+    setRound((now) => now + 1);
+  };
+  return (
+    <>
+      {lost && <Failure problem={lost} again={again} />}
+      <Safe key={view}>{PAGES[view]()}</Safe>
+    </>
+  );
 }
 
 function Head() {
@@ -103,7 +120,7 @@ function Head() {
   );
 }
 
-function TokenForm({ wrong }: { wrong: boolean }) {
+function TokenForm({ said: wrong, close }: { said: string; close?: () => void }) {
   const [said, setSaid] = useState("");
   return (
     <form
@@ -132,12 +149,17 @@ function TokenForm({ wrong }: { wrong: boolean }) {
       </div>
       {wrong && (
         <p id="token-wrong" className="notice-bad hint" role="alert">
-          That token is not one of this server’s.
+          {wrong}
         </p>
       )}
       <button type="submit" className="button button-main">
         Enter
       </button>
+      {close && (
+        <button type="button" className="button" onClick={close}>
+          Go on without
+        </button>
+      )}
     </form>
   );
 }

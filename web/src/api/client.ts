@@ -36,11 +36,30 @@ export class Problem extends Error {
 const TOKEN = "palate-token";
 const listeners = new Set<() => void>();
 
+let refused: Problem | undefined;
+const refusals = new Set<() => void>();
+
+function refuse(problem: Problem | undefined): void {
+  refused = problem;
+  refusals.forEach((tell) => tell());
+}
+
+/** The last request that the token, or its absence, did not allow. */
+export const denial = {
+  get: () => refused,
+  clear: () => refuse(undefined),
+  watch: (tell: () => void) => {
+    refusals.add(tell);
+    return () => void refusals.delete(tell);
+  },
+};
+
 export const token = {
   get: () => sessionStorage.getItem(TOKEN) ?? "",
   set: (value: string) => {
     if (value) sessionStorage.setItem(TOKEN, value);
     else sessionStorage.removeItem(TOKEN);
+    refuse(undefined);
     listeners.forEach((tell) => tell());
   },
   watch: (tell: () => void) => {
@@ -65,7 +84,9 @@ async function answered(sent: Promise<Response>): Promise<Response> {
   if (response.ok) return response;
   const said = (await response.json().catch(() => ({}))) as { error?: string; code?: string };
   const later = Number(response.headers.get("Retry-After") ?? 0);
-  throw new Problem(response.status, said.code ?? "http", said.error ?? `The server said ${response.status}.`, later);
+  const problem = new Problem(response.status, said.code ?? "http", said.error ?? `The server said ${response.status}.`, later);
+  if (problem.code === "denied") refuse(problem);
+  throw problem;
 }
 
 export function address(path: string, query: object = {}): string {

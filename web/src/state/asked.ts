@@ -1,5 +1,5 @@
-import { useCallback, useEffect, useRef, useState } from "react";
-import { Problem } from "../api/client";
+import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { Problem, token } from "../api/client";
 
 export interface Asked<T> {
   data: T | undefined;
@@ -14,19 +14,20 @@ const NOTHING = { data: undefined, answers: undefined };
 
 /**
  * What `ask` answers, asked anew whenever `key` changes; an answer that is overtaken is dropped. The last answer stays
- * while the next one is waited for. `null` as key asks nothing. A server that is busy is asked again when it says so.
+ * while the next one is waited for, but not once that has failed. `null` as key asks nothing. Another token asks anew. A server that is busy is asked again when it says so.
  */
 export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>, wait = 0): Asked<T> {
   const [held, setHeld] = useState<{ data: T | undefined; answers: string | undefined }>(NOTHING);
-  const [problem, setProblem] = useState<Problem>();
+  const [failed, setFailed] = useState<{ problem: Problem; key: string }>();
   const [loading, setLoading] = useState(key !== null);
   const [round, setRound] = useState(0);
+  const own = useSyncExternalStore(token.watch, token.get);
   const latest = useRef(ask);
   latest.current = ask;
   useEffect(() => {
     if (key === null) {
       setHeld(NOTHING);
-      setProblem(undefined);
+      setFailed(undefined);
       setLoading(false);
       return;
     }
@@ -39,13 +40,13 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
         .then((found) => {
           if (control.signal.aborted) return;
           setHeld({ data: found, answers: key });
-          setProblem(undefined);
+          setFailed(undefined);
           setLoading(false);
         })
         .catch((failure: unknown) => {
           if (control.signal.aborted) return;
           const said = failure instanceof Problem ? failure : new Problem(0, "bug", String(failure));
-          setProblem(said);
+          setFailed({ problem: said, key });
           setLoading(false);
           if (said.status === 429) retry = window.setTimeout(() => setRound((n) => n + 1), 1000 * (said.retryAfter || 1));
         });
@@ -55,9 +56,10 @@ export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Pr
       window.clearTimeout(begin);
       window.clearTimeout(retry);
     };
-  }, [key, round, wait]);
+  }, [key, round, wait, own]);
   const again = useCallback(() => setRound((n) => n + 1), []);
-  return { ...held, problem, loading, again };
+  const answered = failed?.key === key && held.answers !== key ? NOTHING : held;
+  return { ...answered, problem: failed?.problem, loading, again };
 }
 
 /** A value that follows `value` once it has not changed for so many milliseconds. */

@@ -24,6 +24,8 @@ interface Held {
   runs: RunCard[];
   reloadRuns: () => void;
   reader: Reader;
+  /** Items of the history that the user's own does not hold, oldest first. */
+  added: Met[];
   /** Take a user of the data with their history. */
   pick: (user: string, run: string) => Promise<void>;
   newcomer: () => void;
@@ -58,6 +60,7 @@ export function Holding(props: { runs: RunCard[]; reloadRuns: () => void; childr
       runs: props.runs,
       reloadRuns: props.reloadRuns,
       reader,
+      added: reader.history.filter((met) => !own.some((one) => one.item === met.item)),
       pick,
       newcomer: () => {
         setReader(NOBODY);

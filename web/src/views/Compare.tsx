@@ -1,5 +1,5 @@
 import { useState } from "react";
-import { post, type Answer, type RunCard } from "../api/client";
+import { post, Problem, type Answer, type RunCard, type Schemas } from "../api/client";
 import { Cover } from "../parts/Cover";
 import { Filters } from "../parts/Filters";
 import { Link } from "../parts/Link";
@@ -12,12 +12,23 @@ import { asked, useFilters, useHeld } from "../state/reader";
 const K = 10;
 const AT_FIRST = 3;
 const MOST = 6;
+const PAUSE = 250;
+
+type Body = Omit<Schemas["Recommend"], "run" | "words" | "why">;
+
+interface Column {
+  run: RunCard;
+  /** There are words, which this run does not read. */
+  deaf: boolean;
+  answer: Answer | undefined;
+  problem: Problem | undefined;
+}
 
 /** Two or more runs side by side for the same reader. */
 export function Compare() {
   const { runs, reader } = useHeld();
   const { query } = usePlace();
-  const named = query.getAll("with").filter((name) => runs.some((run) => run.name === name));
+  const named = query.getAll("with").filter((name) => runs.some((run) => run.name === name)).slice(0, MOST);
   const chosen = named.length ? named : runs.slice(0, AT_FIRST).map((run) => run.name);
   const columns = runs.filter((run) => chosen.includes(run.name));
   const main = columns[0] ?? runs[0]!;
@@ -25,11 +36,8 @@ export function Compare() {
   const words = query.get("words") ?? "";
   const body = { ...asked(reader), k: K, filters: bodies, leave_out: reader.leaveOut.map((met) => met.item) };
   const key = JSON.stringify([columns.map((run) => [run.name, run.opened]), body, words]);
-  const said = useAsked(columns.length ? key : null, (signal) =>
-    Promise.all(
-      columns.map((run) => post("/v1/recommend", { run: run.name, ...body, words: run.reads_words ? words : "" } as never, signal)),
-    ),
-  );
+  const said = useAsked(columns.length ? key : null, (signal) => Promise.all(columns.map((run) => column(run, body, words, signal))), PAUSE);
+  const data = said.data;
   const toggle = (name: string) => {
     const next = chosen.includes(name) ? chosen.filter((one) => one !== name) : [...chosen, name];
     if (next.length && next.length <= MOST) change({ with: next });
@@ -56,15 +64,28 @@ export function Compare() {
         </fieldset>
         <Filters run={main} />
         {said.problem && <Failure problem={said.problem} again={said.again} />}
-        {!said.data && said.loading && <Waiting rows={6} />}
-        {said.data && <Lists runs={runs} answers={said.data} stale={said.loading} />}
+        {!data && said.loading && <Waiting rows={6} />}
+        {data && <Lists columns={data} stale={said.loading} />}
       </section>
     </div>
   );
 }
 
-function Lists({ runs, answers, stale }: { runs: RunCard[]; answers: Answer[]; stale: boolean }) {
+/** One list; a run that refuses says why in its column, and the others stand. A server that is busy is asked again. */
+async function column(run: RunCard, body: Body, words: string, signal: AbortSignal): Promise<Column> {
+  const asked: Schemas["Recommend"] = { run: run.name, ...body, words: run.reads_words ? words : "" };
+  const deaf = words !== "" && !run.reads_words;
+  try {
+    return { run, deaf, answer: await post("/v1/recommend", asked, signal), problem: undefined };
+  } catch (failure) {
+    if (!(failure instanceof Problem) || [0, 401, 403, 429].includes(failure.status)) throw failure;
+    return { run, deaf, answer: undefined, problem: failure };
+  }
+}
+
+function Lists({ columns, stale }: { columns: Column[]; stale: boolean }) {
   const [lit, setLit] = useState<string>();
+  const answers = columns.flatMap((one) => (one.answer ? [one.answer] : []));
   const count = new Map<string, number>();
   for (const answer of answers) for (const one of answer.recommended) count.set(one.item, (count.get(one.item) ?? 0) + 1);
   const n = answers.length;
@@ -79,17 +100,18 @@ function Lists({ runs, answers, stale }: { runs: RunCard[]; answers: Answer[]; s
         </p>
       )}
       <div className={`columns ${stale ? "stale" : ""}`} tabIndex={0} role="group" aria-label="Lists, side by side">
-        {answers.map((answer, column) => {
-          const run = runs.find((one) => one.name === answer.run) ?? runs[0]!;
+        {columns.map(({ run, answer, problem, deaf }) => {
           return (
             <article key={run.name} className="column" aria-label={run.title}>
               <h2 className="column-head">
                 {run.name === run.system ? run.title : run.name}
                 {run.pretrained !== "no" && <Badge>pretrained {run.pretrained}</Badge>}
               </h2>
-              {!answer.recommended.length && <p className="hint">Nothing to recommend.</p>}
+              {deaf && <p className="hint">Reads no words: asked without them.</p>}
+              {problem && <Failure problem={problem} />}
+              {answer && !answer.recommended.length && <p className="hint">Nothing to recommend.</p>}
               <ol>
-                {answer.recommended.map((one) => {
+                {answer?.recommended.map((one) => {
                   const times = count.get(one.item) ?? 1;
                   const kind = n === 1 ? "" : times === n ? "in-all" : times === 1 ? "alone" : "in-some";
                   return (
@@ -103,7 +125,7 @@ function Lists({ runs, answers, stale }: { runs: RunCard[]; answers: Answer[]; s
                       <Cover run={run} item={one.item} title={one.title} size="small" />
                       <span className="line-title">
                         <Link to={href("catalogue", { run: run.name, item: one.item })}>{one.title}</Link>
-                        {kind && <span className="line-kind">{kindOf(kind, answers, column, one.item)}</span>}
+                        {kind && <span className="line-kind">{kindOf(kind, answers, run.name, one.item)}</span>}
                       </span>
                     </li>
                   );
@@ -118,10 +140,10 @@ function Lists({ runs, answers, stale }: { runs: RunCard[]; answers: Answer[]; s
 }
 
 /** Who else has the item, and where. */
-function kindOf(kind: string, answers: Answer[], column: number, item: string): string {
+function kindOf(kind: string, answers: Answer[], own: string, item: string): string {
   if (kind === "alone") return "only here";
-  const others = answers.flatMap((answer, i) => {
-    const rank = i === column ? undefined : answer.recommended.find((one) => one.item === item)?.rank;
+  const others = answers.flatMap((answer) => {
+    const rank = answer.run === own ? undefined : answer.recommended.find((one) => one.item === item)?.rank;
     return rank === undefined ? [] : [`${answer.run} #${rank}`];
   });
   return `${kind === "in-all" ? "in all; " : "also "}${others.join(", ")}`;

@@ -1,5 +1,5 @@
 import { useRef } from "react";
-import { get, post, type Answer, type Found, type Recommended, type RunCard } from "../api/client";
+import { get, post, type Answer, type Found, type Recommended, type RunCard, type Schemas } from "../api/client";
 import { Cover } from "../parts/Cover";
 import { Filters } from "../parts/Filters";
 import { Icon } from "../parts/Icon";
@@ -20,10 +20,10 @@ interface Said {
 }
 
 /** One answer with what the catalogue says of its items. */
-export async function recommendations(run: RunCard, body: object, signal: AbortSignal): Promise<Said> {
-  const answer = await post("/v1/recommend", { run: run.name, ...body } as never, signal);
+async function recommendations(body: Schemas["Recommend"], signal: AbortSignal): Promise<Said> {
+  const answer = await post("/v1/recommend", body, signal);
   const items = answer.recommended.map((one) => one.item);
-  const found = items.length ? (await get("/v1/items", { run: run.name, item: items, limit: 100 }, signal)).items : [];
+  const found = items.length ? (await get("/v1/items", { run: body.run ?? null, item: items, limit: 100 }, signal)).items : [];
   return { answer, about: new Map(found.map((one) => [one.item, one])) };
 }
 
@@ -33,14 +33,21 @@ export function Reader() {
   const { query } = usePlace();
   const { bodies } = useFilters();
   const words = run.reads_words ? (query.get("words") ?? "") : "";
-  const body = { ...asked(reader), k: K, why: true, words, filters: bodies, leave_out: reader.leaveOut.map((met) => met.item) };
-  const said = useAsked(
-    `${run.name}/${run.opened}/${JSON.stringify(body)}`,
-    (signal) => recommendations(run, body, signal),
-    PAUSE,
-  );
-  const moves = useMoves(said.data?.answer);
-  const list = said.data?.answer.recommended ?? [];
+  const leaveOut = reader.leaveOut.map((met) => met.item);
+  const body: Schemas["Recommend"] = {
+    run: run.name,
+    ...asked(reader),
+    k: K,
+    why: true,
+    words,
+    filters: bodies,
+    leave_out: leaveOut,
+  };
+  const key = `${run.opened}/${JSON.stringify(body)}`;
+  const said = useAsked(key, (signal) => recommendations(body, signal), PAUSE);
+  const data = said.data;
+  const moves = useMoves(data?.answer);
+  const list = data?.answer.recommended ?? [];
   return (
     <div className="with-side">
       <ReaderPanel run={run} />
@@ -50,8 +57,8 @@ export function Reader() {
             <h1 id="answers">What {reader.user ?? "a new reader"} would get</h1>
             <p className="muted">
               {run.title}
-              {said.data && `, having read ${said.data.answer.events} events`}
-              {said.data && !said.data.answer.exact && ", by a search that may miss a better item"}{" "}
+              {data && `, having read ${data.answer.events} events`}
+              {data && !data.answer.exact && ", by a search that may miss a better item"}{" "}
               {run.simulated && <Badge>simulated</Badge>}
             </p>
           </div>
@@ -62,13 +69,13 @@ export function Reader() {
         </div>
         <Filters run={run} />
         {said.problem && <Failure problem={said.problem} again={said.again} />}
-        {!said.data && said.loading && <Waiting rows={8} shape="cards" />}
-        {said.data && !list.length && !said.problem && (
+        {!data && said.loading && <Waiting rows={8} shape="cards" />}
+        {data && !list.length && !said.problem && (
           <Empty title="Nothing passes these filters.">Take one away, or widen a range.</Empty>
         )}
         <ol className={`cards ${said.loading ? "stale" : ""}`}>
           {list.map((one) => (
-            <Card key={one.item} run={run} one={one} about={said.data?.about.get(one.item)} moved={moves.get(one.item)} />
+            <Card key={one.item} run={run} one={one} about={data?.about.get(one.item)} moved={moves.get(one.item)} />
           ))}
         </ol>
         {list.some((one) => one.because?.length) && (
