@@ -1,4 +1,4 @@
-import { useState } from "react";
+import { useRef, useState } from "react";
 import { get, Problem, post, type Found, type RunCard } from "../api/client";
 import { change } from "../state/place";
 import { useHeld } from "../state/reader";
@@ -87,22 +87,33 @@ export function ReaderPanel({ run }: { run: RunCard }) {
 }
 
 function History({ run }: { run: RunCard }) {
-  const { reader, remove, show, pick } = useHeld();
+  const { reader, added, remove, show, pick } = useHeld();
   const [all, setAll] = useState(false);
   const [told, setTold] = useState<string>();
+  const [busy, setBusy] = useState(false);
+  // One key an event until it is written for certain: sent again after a failure it is still one event.
+  const keys = useRef(new Map<string, string>());
+  const keyOf = (event: string) => {
+    const key = keys.current.get(event) ?? newKey();
+    keys.current.set(event, key);
+    return key;
+  };
   const newest = [...reader.history].reverse();
   const shown = all ? newest : newest.slice(0, SHOWN);
   async function keep() {
     const user = reader.user;
-    const last = newest[0];
-    if (user === undefined || !last) return;
+    if (user === undefined || !added.length || busy) return;
+    setBusy(true);
     try {
-      const events = [{ key: newKey(), user, item: last.item }];
+      const events = added.map(({ item }) => ({ key: keyOf(`${user}/${item}`), user, item }));
       await post("/v1/events", { run: run.name, events });
       await pick(user, run.name);
-      setTold(`${last.title} is now an event of ${user}.`);
+      keys.current.clear();
+      setTold(added.length === 1 ? `${added[0]!.title} is now an event of ${user}.` : `${added.length} titles are now events of ${user}.`);
     } catch (failure) {
       setTold(failure instanceof Problem ? failure.message : String(failure));
+    } finally {
+      setBusy(false);
     }
   }
   if (!reader.history.length && !reader.leaveOut.length)
@@ -127,9 +138,9 @@ function History({ run }: { run: RunCard }) {
             {all ? "Show fewer" : `Show all ${newest.length}`}
           </button>
         )}
-        {reader.edited && reader.user !== undefined && newest[0] && (
-          <button type="button" className="link" onClick={() => void keep()}>
-            Record “{newest[0].title}” as an event
+        {reader.user !== undefined && added[0] && (
+          <button type="button" className="link" disabled={busy} onClick={() => void keep()}>
+            {added.length === 1 ? `Record “${added[0].title}” as an event` : `Record ${added.length} added titles as events`}
           </button>
         )}
       </div>

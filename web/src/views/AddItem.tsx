@@ -1,4 +1,4 @@
-import { useId, useState } from "react";
+import { useId, useRef, useState } from "react";
 import { post, Problem, type RunCard, type Schemas } from "../api/client";
 import { Icon } from "../parts/Icon";
 import { Link } from "../parts/Link";
@@ -18,6 +18,8 @@ export function AddItem({ run }: { run: RunCard }) {
   const [category, setCategory] = useState("");
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem>();
+  // The id of this title until it is added for certain: sent again after a failure it is still one item.
+  const named = useRef<{ title: string; item: string }>(undefined);
   const [added, setAdded] = useState<Schemas["Added"]>();
   const target = able.find((one) => one.name === run.name) ?? able[0];
   if (!target) return <Empty title="No run that is served can take a new item.">Serve one that reads texts, such as text-cosine or TIGER.</Empty>;
@@ -28,13 +30,16 @@ export function AddItem({ run }: { run: RunCard }) {
     setBusy(true);
     try {
       const categories = category.split(",").map((one) => one.trim()).filter(Boolean);
-      const body: Schemas["NewItem"] = { run: target.name, item: idOf(title), title, attributes: {} };
+      if (named.current?.title !== title) named.current = { title, item: idOf(title) };
+      const body: Schemas["NewItem"] = { run: target.name, item: named.current.item, title, attributes: {} };
       if (text && target.columns.includes("text")) body.text = text;
       if (categories.length && target.columns.includes("category")) body.category = categories;
       setAdded(await post("/v1/items", body));
+      named.current = undefined;
       setProblem(undefined);
       reloadRuns();
     } catch (failure) {
+      if (failure instanceof Problem && failure.status === 409) named.current = undefined; // it was added, with other words
       setProblem(failure instanceof Problem ? failure : new Problem(0, "bug", String(failure)));
     } finally {
       setBusy(false);
