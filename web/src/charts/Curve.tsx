@@ -1,6 +1,7 @@
 import { ticks } from "./Intervals";
+import { width } from "./width";
 
-const W = 560;
+const W = width(560, 330);
 const H = 240;
 const LEFT = 52;
 const RIGHT = 16;

@@ -1,12 +1,15 @@
 import type { Measured, Span } from "../api/client";
 import { shown, ticks } from "./Intervals";
+import { width } from "./width";
 
-const W = 640;
+const W = width(640, 340);
 const H = 330;
 const LEFT = 56;
 const RIGHT = 24;
 const TOP = 16;
 const BOTTOM = 46;
+/** Right of it a name stands left of its point. */
+const HALF = W - Math.min(130, W / 2.5);
 
 export function seconds(value: number): string {
   if (value < 1) return value < 0.1 ? "<0.1 s" : `${value.toFixed(1)} s`;
@@ -54,7 +57,7 @@ export function Scatter(props: { runs: Measured[]; span: (run: Measured) => Span
         <g key={run.name} className={props.best.includes(run.name) ? "point point-best" : "point"}>
           {span!.low != null && span!.high != null && <line className="whisker" x1={cx} x2={cx} y1={y(span!.low)} y2={y(span!.high)} />}
           <circle className="dot" cx={cx} cy={cy} r="6" />
-          <text className="point-name" x={cx > W - 130 ? cx - 11 : cx + 11} y={label} textAnchor={cx > W - 130 ? "end" : "start"}>
+          <text className="point-name" x={cx > HALF ? cx - 11 : cx + 11} y={label} textAnchor={cx > HALF ? "end" : "start"}>
             {run.name}
           </text>
         </g>

@@ -43,7 +43,13 @@ export function Combobox<T>({ label, placeholder, place, search, keyOf, show, ch
     setOpen(false);
   }
 
+  function leave() {
+    setOpen(false);
+    setEntered(false);
+  }
+
   function press(event: React.KeyboardEvent) {
+    if (event.nativeEvent.isComposing) return; // Enter then ends a word of an input method
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       setOpen(true);
@@ -52,16 +58,16 @@ export function Combobox<T>({ label, placeholder, place, search, keyOf, show, ch
       setAt((now) => (options.length ? (now + step + options.length) % options.length : -1));
     } else if (event.key === "Enter" && open) {
       event.preventDefault();
+      if (at < 0 && !said.trim()) return; // nothing was said and nothing chosen
       if (stale) setEntered(true);
       else take(options[at < 0 ? 0 : at]);
     } else if (event.key === "Escape") {
-      setOpen(false);
-      setEntered(false);
+      leave();
     }
   }
 
   return (
-    <div className="combobox" onBlur={(event) => event.currentTarget.contains(event.relatedTarget) || setOpen(false)}>
+    <div className="combobox" onBlur={(event) => event.currentTarget.contains(event.relatedTarget) || leave()}>
       <label className="label" htmlFor={id}>
         {label}
       </label>

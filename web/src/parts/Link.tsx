@@ -13,6 +13,8 @@ export function Link(props: { to: string; className?: string; current?: boolean;
         event.preventDefault();
         go(props.to);
         window.scrollTo(0, 0);
+        // The link may be gone with the view it stood in: who goes on by keyboard goes on from the new page.
+        document.getElementById("main")?.focus({ preventScroll: true });
       }}
     >
       {props.children}

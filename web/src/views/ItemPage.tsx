@@ -1,4 +1,4 @@
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { get, post, Problem, type RunCard, type Schemas } from "../api/client";
 import { Cover } from "../parts/Cover";
 import { Icon } from "../parts/Icon";
@@ -22,6 +22,15 @@ export function ItemPage({ run, item }: { run: RunCard; item: string }) {
   const { runs, add } = useHeld();
   const page = useAsked(`${run.name}/${run.opened}/${item}/${run.items_retired}`, (signal) => get("/v1/items/one", { run: run.name, item }, signal));
   const one = page.data;
+  const title = one?.title;
+  useEffect(() => {
+    if (title === undefined) return;
+    const before = document.title;
+    document.title = `${title} · Palate`;
+    return () => {
+      document.title = before;
+    };
+  }, [title]);
   // Neighbours by code need a run that names its items; another run of the same data may have one.
   const sameData = runs.filter((other) => other.data === run.data);
   const spaces = (Object.keys(SPACES) as Space[]).map((space) => ({

@@ -23,7 +23,7 @@ export function Runs() {
   const fits = useAsked("fits", (signal) => get("/v1/fits", undefined, signal));
   const cards = fits.data ?? [];
   const learning = cards.some((one) => one.state !== "finished");
-  useRepeated(fits.again, learning ? SOON : LATER);
+  useRepeated(fits, learning ? SOON : LATER);
   const chosen = cards.find((one) => one.name === query.get("fit")) ?? cards.find((one) => one.epochs !== null) ?? cards[0];
   const named = query.get("seed");
   const seed = chosen?.seeds.find((one) => String(one) === named);
@@ -76,30 +76,31 @@ export function Runs() {
   );
 }
 
-function useRepeated(act: () => void, wait: number) {
-  const latest = useRef(act);
-  latest.current = act;
+/** Asks again so long after an answer came, while the page is looked at. */
+function useRepeated({ again, loading }: { again: () => void; loading: boolean }, wait: number) {
   useEffect(() => {
-    const timer = window.setInterval(() => document.hidden || latest.current(), wait);
+    if (loading) return;
+    const timer = window.setInterval(() => document.hidden || again(), wait);
     return () => window.clearInterval(timer);
-  }, [wait]);
+  }, [again, loading, wait]);
 }
 
 /** The log of a fit from its beginning, read on while it is written. */
 function useLog(fit: FitCard, seed: number | undefined) {
   const [lines, setLines] = useState<LogLine[]>([]);
   const next = useRef(0);
+  const began = useRef<number | null>(null);
   const asking = useAsked(`${fit.name}/${seed ?? ""}`, async (signal) => {
-    const query = { fit: fit.name, after: next.current, ...(seed === undefined ? {} : { seed }) };
-    const found = await get("/v1/fits/log", query, signal);
-    if (found.first !== next.current) next.current = 0;
-    const from = next.current;
+    const query = { fit: fit.name, ...(seed === undefined ? {} : { seed }) };
+    let found = await get("/v1/fits/log", { ...query, after: next.current }, signal);
+    if (found.first > 0 && found.began !== began.current) found = await get("/v1/fits/log", { ...query, after: 0 }, signal);
+    began.current = found.began;
     next.current = found.next;
-    setLines((now) => (from === 0 ? found.lines : [...now, ...found.lines]));
+    setLines((now) => (found.first === 0 ? found.lines : [...now, ...found.lines]));
     return found;
   });
   const more = asking.data !== undefined && asking.data.lines.length >= 2000;
-  useRepeated(asking.again, more ? 200 : asking.data?.state === "finished" ? 60000 : SOON);
+  useRepeated(asking, more ? 200 : asking.data?.state === "finished" ? 60000 : SOON);
   return { lines, asking };
 }
 
