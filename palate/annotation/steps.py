@@ -76,10 +76,12 @@ def of_events(dataset: Dataset, events: IntArray, *, longest: int) -> list[StepP
         for item in np.unique(dataset.item_rows[needed]).tolist()
     }
     records = []
-    for event, row, names in zip(events.tolist(), read, names_read(dataset, read), strict=True):
+    # Wordings alternate by the place of an event in its own history: who else is in the table must not change them.
+    turns = (events - dataset.histories.starts[dataset.user_rows[events]]).tolist()
+    for event, turn, row, names in zip(events.tolist(), turns, read, names_read(dataset, read), strict=True):
         newest = row[::-1].tolist()
         likes = [traits[int(dataset.item_rows[one])] for one in newest if len(told[one][1]) >= len(told[one][2])]
-        sentences = _sentences([told[one] for one in newest], [phrase for some in likes for phrase in some], event)
+        sentences = _sentences([told[one] for one in newest], [phrase for some in likes for phrase in some], turn)
         records.append(
             StepPreferences(event, int(dataset.user_rows[event]), kept(sentences, names), AUTHOR)
         )  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from palate.backbones.hub_files import digest_of_model, first_line, hub_folder, quietly
+from palate.backbones.packed import recompute
 from palate.backbones.text_model import Optimise, TextModel, TuneConfig
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core.errors import ConfigError, MissingExtraError, StoreError
@@ -74,9 +75,7 @@ class Hub(TextModel[HubConfig]):
 
     def _economical(self, model: Any) -> Any:
         if self.config.recompute:
-            # The name until version 5, and the name since.
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            recompute(model)
         return model
 
     def _by_reference(self) -> bool:

@@ -9,7 +9,7 @@ Shapes: P packed tokens, D width, b sequences, S tokens of the longest, H heads,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -83,15 +83,34 @@ def padded_states(read: Callable[[Tensor, Tensor], Tensor], embeddings: Tensor, 
     return torch.cat(done)
 
 
+def recompute(model: Any) -> None:
+    """Let layers be computed a second time for their gradients, instead of keeping what they made; with the attention
+    they had the first time, which by then may be another's."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _attending(model, model.config._attn_implementation)
+
+    # The name until version 5, and the name since.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "context_fn": contexts})
+
+
 @contextmanager
 def _packed(model: Any) -> Iterator[None]:
     """Inside, the model's attention is ours; a model is used by one thread at a time."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attention)
+    with _attending(model, NAME):
+        yield
+
+
+@contextmanager
+def _attending(model: Any, name: str) -> Iterator[None]:
+    """Inside, the model's attention is the one of that name in the library's table."""
     config = model.config
     before = config._attn_implementation
-    config._attn_implementation = NAME
+    config._attn_implementation = name
     try:
         yield
     finally:

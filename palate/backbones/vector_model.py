@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from palate.backbones.hub_files import digest_of_model, first_line, hub_folder, quietly
-from palate.backbones.packed import Attend, Groups, can_pack, packed_states, padded_states
+from palate.backbones.packed import Attend, Groups, can_pack, packed_states, padded_states, recompute
 from palate.core import store
 from palate.core.config import Config, configure
 from palate.core.errors import ConfigError, MissingExtraError, StoreError, TrainingError
@@ -177,9 +177,7 @@ class HubDecoder(VectorModel[HubDecoderConfig]):
         if model.config.is_encoder_decoder:
             raise ConfigError(f"{folder} holds an encoder and a decoder; vectors are read by a decoder alone")
         if self.config.recompute:
-            # The name until version 5, and the name since.
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            recompute(model)
         self.version = f"decoder/1 weights={digest_of_model(folder)} precision={self.config.precision}"
         self._model = _wordless(model.eval()).to(run.device)
         return self

@@ -202,7 +202,13 @@ class TogetherBatches:
     """
 
     def __init__(self, train: Dataset, *, length: int, batch_size: int, seed: int) -> None:
-        self.windows, self.user_of = windows_of(train.histories, length, "all")
+        windows, users = windows_of(train.histories, length, "all")
+        single = np.flatnonzero(train.histories.lengths == 1)  # nothing is read before their only event
+        starts = train.histories.starts[single]
+        self.windows = Ragged(
+            windows.values, np.concatenate([windows.starts, starts]), np.concatenate([windows.stops, starts])
+        )
+        self.user_of = np.concatenate([users, single])
         self.batch_size, self.seed = batch_size, seed
 
     def __len__(self) -> int:

@@ -133,6 +133,12 @@ class Pool:
             n = int(np.minimum(np.unique(self.users, return_counts=True)[1], self.of_each).sum())
         return n if self.at_most is None else min(n, self.at_most)
 
+    def weight(self, most: int) -> int:
+        """The same, where an example counts for ``most`` questions at most."""
+        if not self.together:
+            return len(self)
+        return int(np.minimum(self.examples.stop - self.examples.start, most).sum())
+
     def drawn(self, rng: np.random.Generator) -> Examples:
         rows = rng.permutation(len(self.examples))
         if self.of_each is not None and self.users is not None:
@@ -174,7 +180,7 @@ class InstructionBatches:
         self.values = book.values(self.events)
 
     def __len__(self) -> int:
-        return -(-sum(len(pool) for pool in self.pools) // self.batch_size)
+        return -(-sum(pool.weight(self.batch_size) for pool in self.pools) // self.batch_size)
 
     def examples(self, epoch: int) -> tuple[Examples, IntArray, IntArray]:
         """The examples of an epoch, the template of each and how many questions it is, before they are shuffled; 0 =

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from palate.core.annotations import StepPreferences
 from palate.core.dataset import Dataset
-from palate.core.protocols import FloatArray, Sentiment
+from palate.core.protocols import Discerner, FloatArray, Sentiment
 from palate.core.ragged import IntArray, Ragged
 
 OPPOSITE = {"avoid": "find", "exclude": "search for", "no": "search for"}
@@ -216,3 +217,24 @@ def unit(vectors: npt.NDArray[np.floating]) -> FloatArray:
     """Rows of length one; rows of zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors, dtype=np.float32), where=lengths > 0)
+
+
+def write(train: Dataset, annotator: Discerner, sentiment: Sentiment, *, every: bool = False) -> Preferences:
+    """Sentences after each event that another one of its user follows, or after ``every`` event."""
+    users = train.user_rows
+    events = np.arange(train.n_interactions) if every else np.flatnonzero(users[:-1] == users[1:])
+    return Preferences.of(annotator.step_preferences(train, events), sentiment)
+
+
+def negative_reviews(dataset: Dataset, events: IntArray, sentiment: Sentiment) -> tuple[IntArray, list[str]]:
+    """Those of ``events`` whose review is negative, and their reviews with the items' titles."""
+    if "review" not in dataset.interactions.columns or not len(events):
+        return np.zeros(0, dtype=np.int64), []
+    said = dataset.interactions["review"].gather(events).cast(pl.String).fill_null("").str.strip_chars().to_list()
+    spoken = [place for place, text in enumerate(said) if text]
+    bad = ~sentiment.positive([said[place] for place in spoken]) if spoken else np.zeros(0, dtype=bool)
+    chosen = [place for place, complains in zip(spoken, bad.tolist(), strict=True) if complains]
+    items = dataset.item_rows[np.asarray(events)[chosen]]
+    return np.asarray(events, dtype=np.int64)[chosen], [
+        f"{said[place]} {dataset.titles[item]}" for place, item in zip(chosen, items.tolist(), strict=True)
+    ]

@@ -13,14 +13,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import torch
 from torch import Tensor
 
 from palate.core.dataset import Dataset
 from palate.core.protocols import Discerner, FloatArray, Sentiment
 from palate.core.ragged import IntArray, Ragged
-from palate.data.preferences import Preferences, complaints, steering
+from palate.data.preferences import Preferences, complaints, negative_reviews, steering, write
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +63,9 @@ def lessons(
     shuffled: bool = False,
     seed: int = 0,
 ) -> Lessons:
-    """Written from ``train`` alone. ``items`` ``[N, D]`` are unit vectors of the items, ``wanted`` those that sentences
-    are matched with; ``encode`` gives unit vectors of texts. ``shuffled`` is a control: each event gets the sentence of
-    another, so that words say nothing."""
+    """Written from ``train`` alone. ``items`` ``[N, D]`` are unit vectors of the items, ``wanted`` those that
+    sentences are matched with; ``encode`` gives unit vectors of texts. ``shuffled`` is a control: each example gets the
+    sentence of another of its kind, so that words say nothing."""
     preferences = write(train, annotator, sentiment, every=complained > 0)
     texts = preferences.texts
     vectors = encode(texts) if texts else np.zeros((0, items.shape[1]), np.float32)
@@ -79,31 +78,15 @@ def lessons(
         heard = encode(said) if said else np.zeros((0, items.shape[1]), np.float32)
         others.append((of_complaints(train, preferences, vectors, events, heard), complained))
     if shuffled:
-        known, words = np.flatnonzero(main.words >= 0), main.words.copy()
-        words[known] = np.random.default_rng([seed, 11]).permutation(words[known])
-        main = replace(main, words=words)
+        main, others = _shuffled(main, seed), [(_shuffled(some, seed), share) for some, share in others]
     return Lessons(preferences, vectors, main, tuple(others))
 
 
-def write(train: Dataset, annotator: Discerner, sentiment: Sentiment, *, every: bool = False) -> Preferences:
-    """Sentences after each event that another one of its user follows, or after ``every`` event."""
-    users = train.user_rows
-    events = np.arange(train.n_interactions) if every else np.flatnonzero(users[:-1] == users[1:])
-    return Preferences.of(annotator.step_preferences(train, events), sentiment)
-
-
-def negative_reviews(dataset: Dataset, events: IntArray, sentiment: Sentiment) -> tuple[IntArray, list[str]]:
-    """Those of ``events`` whose review is negative, and their reviews with the items' titles."""
-    if "review" not in dataset.interactions.columns or not len(events):
-        return np.zeros(0, dtype=np.int64), []
-    said = dataset.interactions["review"].gather(events).cast(pl.String).fill_null("").str.strip_chars().to_list()
-    spoken = [place for place, text in enumerate(said) if text]
-    bad = ~sentiment.positive([said[place] for place in spoken]) if spoken else np.zeros(0, dtype=bool)
-    chosen = [place for place, complains in zip(spoken, bad.tolist(), strict=True) if complains]
-    items = dataset.item_rows[np.asarray(events)[chosen]]
-    return np.asarray(events, dtype=np.int64)[chosen], [
-        f"{said[place]} {dataset.titles[item]}" for place, item in zip(chosen, items.tolist(), strict=True)
-    ]
+def _shuffled(examples: Examples, seed: int) -> Examples:
+    """Each example that has words with those of another."""
+    known, words = np.flatnonzero(examples.words >= 0), examples.words.copy()
+    words[known] = np.random.default_rng([seed, 11]).permutation(words[known])
+    return replace(examples, words=words)
 
 
 def of_events(train: Dataset, preferences: Preferences, sentences: FloatArray, wanted: FloatArray) -> Examples:

@@ -34,8 +34,7 @@ from palate.core.report import Interval, Report
 from palate.core.requests import Requests
 from palate.core.split import Cases, Split
 from palate.data.matrices import request_items
-from palate.data.preferences import Preferences, complaints, steering, unit
-from palate.data.worded import negative_reviews, write
+from palate.data.preferences import Preferences, complaints, negative_reviews, steering, unit, write
 from palate.evaluation.judging import find
 from palate.evaluation.metrics import metric, metrics
 from palate.evaluation.protocols import PreferenceAxes

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,22 +25,23 @@ class Branching:
     trunk: int
     read: Tensor
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, **rest: object) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0, **rest: object) -> Tensor:
         """Softmax attention ``[b * S, H, d]`` three times → ``[b * S, H, d]``: in the trunk to what stands before, in a
         branch to what it sees of the trunk and to what stands before in itself. No pair that is not seen is scored but
-        those of a branch with the rest of its trunk."""
+        those of a branch with the rest of its trunk. A share ``dropout`` of the weights is dropped."""
         b, m = self.read.shape
         q, k, v = (x.view(b, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         q_trunk, k_trunk, v_trunk = (x[:, :, : self.trunk] for x in (q, k, v))
         # Rows are short: the library's fused attention takes longer than two products.
         q_trunk = q_trunk * q.shape[-1] ** -0.5
-        mixed = torch.softmax(q_trunk @ k_trunk.mT + self.later(self.trunk), -1).to(v.dtype) @ v_trunk
+        weights = torch.softmax(q_trunk @ k_trunk.mT + self.later(self.trunk), -1).to(v.dtype)
+        mixed = F.dropout(weights, dropout) @ v_trunk
         q_, k_, v_ = (x[:, :, self.trunk :].reshape(b, x.shape[1], m, -1, x.shape[3]) for x in (q, k, v))
         q_ = q_ * q.shape[-1] ** -0.5
         depth = q_.shape[3]
         shared = (q_.flatten(2, 3) @ k_trunk.mT).view(b, -1, m, depth, self.trunk) + self.hidden[:, None, :, None, :]
         own = q_ @ k_.mT + self.later(depth)
-        weights = torch.softmax(torch.cat([shared, own], -1), -1).to(v.dtype)
+        weights = F.dropout(torch.softmax(torch.cat([shared, own], -1), -1).to(v.dtype), dropout)
         of_trunk = weights[..., : self.trunk].flatten(2, 3) @ v_trunk
         of_own = (weights[..., self.trunk :] @ v_).flatten(2, 3)
         return torch.cat([mixed, of_trunk + of_own], 2).transpose(1, 2).flatten(0, 1)

@@ -16,6 +16,7 @@ pytest.importorskip("peft")
 
 from checkpoints import causal, seq2seq
 
+from palate.backbones import text_model
 from palate.backbones.hub import Hub, HubConfig
 from palate.backbones.text_model import padded
 from palate.core import store
@@ -47,9 +48,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize("family", [family for family in FAMILIES if "t5" not in family])
-def test_a_branch_reads_as_if_it_stood_alone(folders: dict[str, Path], family: str) -> None:
+def test_a_branch_reads_as_if_it_stood_alone(
+    folders: dict[str, Path], family: str, ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With our attention, and with a mask for models that take none of ours."""
     lm = door(folders[family])
+    assert text_model.can_pack(lm.model.base_model)
+    monkeypatch.setattr(text_model, "can_pack", lambda reader: ours)
     tokens = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
     branching = Branching(4, torch.tensor([[2, 4]]))
     places = torch.tensor([[0, 1, 2, 3, 2, 3, 4, 5]])
@@ -59,6 +66,21 @@ def test_a_branch_reads_as_if_it_stood_alone(folders: dict[str, Path], family: s
             alone = lm.embed(tokens[:, here])
             expected = lm.states(alone, torch.ones(alone.shape[:2], dtype=torch.bool))
             torch.testing.assert_close(states[:, here], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_computed_twice_has_the_gradients_of_what_is_kept(folders: dict[str, Path]) -> None:
+    """With our attention, too: by the time of the gradients the model's attention is its own again."""
+    found = []
+    for recompute in (False, True):
+        lm = door(folders["llama"], recompute=recompute)
+        lm.model.train()
+        tokens, places = torch.tensor([[5, 6, 7, 8, 9, 10]]), torch.tensor([[0, 1, 2, 3, 1, 2]])
+        states = lm.branched_states(lm.embed(tokens), places, Branching(2, torch.tensor([[2, 1]])))
+        states.square().sum().backward()
+        found.append([p.grad for p in lm.model.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 0
+    for kept, again in zip(*found, strict=True):
+        torch.testing.assert_close(kept, again)
 
 
 def door(folder: Path, **settings: Any) -> Hub:

@@ -9,7 +9,7 @@ import torch
 from palate.core.dataset import Dataset
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
-from palate.data.batches import SequenceBatch, SequenceBatches, asked_sequences
+from palate.data.batches import SequenceBatch, SequenceBatches, TogetherBatches, asked_sequences
 from tests.models.sequence_logs import timed_log
 
 N_ITEMS = 50
@@ -147,3 +147,17 @@ def test_asking_in_batches_answers_every_request_once() -> None:
         assert part.lengths.tolist() == [min(int(i) % 6, LENGTH) for i in asked]
         assert part.items.tolist() == [int(i) for i in asked for _ in range(min(int(i) % 6, LENGTH))]
     assert list(asked_sequences(requests[:0], length=LENGTH, n_items=N_ITEMS, batch_size=7)) == []
+
+
+def test_windows_asked_together_teach_every_event_even_an_only_one() -> None:
+    train = log()
+    found = list(TogetherBatches(train, length=LENGTH, batch_size=5, seed=0).epoch(0))
+    events: dict[int, set[int]] = {}
+    for batch in found:
+        assert batch.together
+        targets = torch.split(batch.targets, batch.counts.tolist())
+        items = torch.split(batch.items, batch.lengths.tolist())
+        for user, read, told in zip(batch.users.tolist(), items, targets, strict=True):
+            assert told[:-1].tolist() == read.tolist(), "what is read next is what was asked for before it"
+            events.setdefault(user, set()).update(told.tolist())
+    assert events == {user: set(row.tolist()) for user, row in enumerate(train.histories) if len(row)}

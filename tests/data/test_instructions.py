@@ -232,6 +232,14 @@ def test_branches_are_the_questions_they_stand_for(book: Phrasebook, train: Data
     assert sorted(found) == sorted((question.tolist(), answer.tolist()) for question, answer in plain)
 
 
+def test_a_window_longer_than_a_batch_is_a_batch(book: Phrasebook, train: Dataset) -> None:
+    windows = Examples.about(np.array([EVENTS[3]] * 2), start=np.array([0, 0]), stop=np.array([3, 3]))
+    batches = InstructionBatches(train, book, [Pool(0, windows, together=True)], batch_size=2, seed=0, pad=PAD)
+    found = list(batches.epoch(0))
+    assert len(found) == len(batches) == 2
+    assert all(batch.branched is not None for batch in found)
+
+
 def test_nothing_to_teach_is_no_batch(book: Phrasebook, train: Dataset) -> None:
     batches = InstructionBatches(train, book, [], batch_size=8, seed=0, pad=PAD)
     assert len(batches) == 0

@@ -11,8 +11,8 @@ from palate.annotation.sentiment import Lexicon
 from palate.core.annotations import StepPreferences
 from palate.core.dataset import Dataset
 from palate.core.ragged import Ragged
-from palate.data.preferences import Preferences, complaints, inverted, nearest_of, steering, unit
-from palate.data.worded import Examples, WordedBatches, of_events, write
+from palate.data.preferences import Preferences, complaints, inverted, nearest_of, steering, unit, write
+from palate.data.worded import Examples, WordedBatches, of_events
 from palate.data.world import world
 
 

@@ -248,7 +248,7 @@ def paper() -> MenderEmbConfig:
         }),
         encoder=Part(name="hub", settings={"model": "sentence-transformers/sentence-t5-xxl"}),
         sentiment=Part(name="hub", settings={"model": "siebert/sentiment-roberta-large-english"}),
-        places=False, match="title", blank=0.0, alone=0.0, beam=10, batch_size=256,
+        places=False, match="title", blank=0.1, alone=0.0, beam=10, batch_size=256,
         network=T5Config(width=128, layers=6, heads=6, head_width=64, forward_width=1024, dropout=0.2),
         training=TrainingConfig(
             epochs=400, learning_rate=3e-4, weight_decay=0.035, warmup_steps=10_000, schedule="cosine",

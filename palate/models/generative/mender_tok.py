@@ -2,16 +2,18 @@
 
 Paischer et al., "Preference Discerning with LLM-Enhanced Generative Retrieval", TMLR 2025 (arXiv 2412.08604). After
 each event an annotator writes five sentences of what the user would search for and avoid. What is read is one text,
-``Instructions: p. Items: title_1 title_2 …``, by a pre-trained language model that stays frozen (or learns by low-rank
-adapters); its states ``h`` are lifted to ``m = W h + b``, and a T5 decoder, trained from scratch, says the item's name
-by ``Σ_j log p(c_j | c_<j, m)``. In training ``p`` is, of the positive sentences written after the event before, the one
-nearest to the item that came next; in a request it is whatever words stand there. To answer, beam search over the trie
-of the live names. Shapes: P packed tokens, b inputs, S tokens of a text, D width of the language model, d of the
-decoder, N items.
+``Instructions: p. Items: title_1 title_2 …``, by a pre-trained language model that stays frozen, or learns as its own
+setting ``tune`` says; its states ``h`` are lifted to ``m = W h + b``, and a T5 decoder, trained from scratch, says the
+item's name by ``Σ_j log p(c_j | c_<j, m)``. In training ``p`` is, of the positive sentences written after the event
+before, the one nearest to the item that came next; in a request it is whatever words stand there. To answer, beam
+search over the trie of the live names. Shapes: P packed tokens, b inputs, S tokens of a text, D width of the language
+model, d of the decoder, N items.
 
 Where we depart, and why:
-- The default language model is MiniLM and the default annotator repeats phrases of reviews and items: neither needs a
-  network or a key. ``paper()`` names the published kind of reader, and ``annotator=chat`` writes with a chat model.
+- The default language model is MiniLM, frozen but for new rows. Another ``reader`` is tuned as its own settings say,
+  whole unless they say otherwise; so is ``tiny()``'s nano, which knows little to begin with. The default annotator
+  repeats phrases of reviews and items. Neither needs a network or a key; ``paper()`` names the published kind of
+  reader, and ``annotator=chat`` writes with a chat model.
 - A quarter of the events are learnt without words and some of the others without a history, so that requests without
   words and newcomers with a wish are answered; a user's first event, which the paper leaves out, is learnt too.
 - Sentences are matched with an item's whole text, since titles alone may say little; ``match=title`` is the paper's.
@@ -326,7 +328,7 @@ def paper() -> MenderTokConfig:
         }),
         encoder=Part(name="hub", settings={"model": "sentence-transformers/sentence-t5-xxl"}),
         sentiment=Part(name="hub", settings={"model": "siebert/sentiment-roberta-large-english"}),
-        match="title", blank=0.0, alone=0.0, beam=30, batch_size=64,
+        match="title", blank=0.1, alone=0.0, beam=30, batch_size=64,
         network=T5Config(width=128, layers=6, heads=6, head_width=64, forward_width=1024, dropout=0.2),
         training=TrainingConfig(
             epochs=100, learning_rate=3e-4, weight_decay=0.035, warmup_steps=10_000, schedule="cosine",

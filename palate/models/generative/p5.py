@@ -208,6 +208,8 @@ class P5(GradientSystem[P5Config, Network]):
             self.text = taught_text(codes, self.config.vocabulary)
             self._sizes = self.config.network.model_dump(mode="json")
             return
+        if self.config.network.reads == "forward":
+            raise ConfigError("a published T5 reads both ways; network.reads=forward needs one from nothing")
         from safetensors.torch import load_file
 
         folder = hub_folder(self.config.checkpoint, self.config.download)
