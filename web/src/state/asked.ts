@@ -13,8 +13,9 @@ export interface Asked<T> {
 const NOTHING = { data: undefined, answers: undefined };
 
 /**
- * What `ask` answers, asked anew whenever `key` changes; an answer that is overtaken is dropped. The last answer stays
- * while the next one is waited for, but not once that has failed. `null` as key asks nothing. Another token asks anew. A server that is busy is asked again when it says so.
+ * What `ask` answers, asked anew whenever `key` or the token changes; an answer that is overtaken is dropped. The last
+ * answer stays while the next one is waited for, but not once that has failed. `null` as key asks nothing. A server that
+ * is busy is asked again when it says so.
  */
 export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>, wait = 0): Asked<T> {
   const [held, setHeld] = useState<{ data: T | undefined; answers: string | undefined }>(NOTHING);

@@ -36,7 +36,8 @@ export function Compare() {
   const words = query.get("words") ?? "";
   const body = { ...asked(reader), k: K, filters: bodies, leave_out: reader.leaveOut.map((met) => met.item) };
   const key = JSON.stringify([columns.map((run) => [run.name, run.opened]), body, words]);
-  const said = useAsked(columns.length ? key : null, (signal) => Promise.all(columns.map((run) => column(run, body, words, signal))), PAUSE);
+  const ask = (signal: AbortSignal) => Promise.all(columns.map((run) => column(run, body, words, signal)));
+  const said = useAsked(columns.length ? key : null, ask, PAUSE);
   const data = said.data;
   const toggle = (name: string) => {
     const next = chosen.includes(name) ? chosen.filter((one) => one !== name) : [...chosen, name];
