@@ -328,7 +328,7 @@ class Asker:
                 nothing = pl.DataFrame(schema={"user_row": pl.Int32, "item_row": pl.Int32})
                 bare = Dataset(self.run.plan.data, nothing, self.run.items, self.run.users)
                 said = str(failure) if isinstance(failure, PalateError) else failure.strerror or type(failure).__name__
-                problem = LeakError if isinstance(failure, LeakError) else StoreError
+                problem: type[PalateError] = LeakError if isinstance(failure, LeakError) else StoreError
                 self._without_data = bare, problem, f"the data of {self.name} cannot be used: {said}"
         _, problem, said = self._without_data
         raise problem(said)
