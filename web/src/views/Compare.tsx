@@ -74,7 +74,7 @@ export function Compare() {
 
 /** One list; a run that refuses says why in its column, and the others stand. A server that is busy is asked again. */
 async function column(run: RunCard, body: Body, words: string, signal: AbortSignal): Promise<Column> {
-  const asked: Schemas["Recommend"] = { run: run.name, ...body, words: run.reads_words ? words : "" };
+  const asked: Schemas["Recommend"] = { run: run.name, ...body, words: run.reads_words ? words : "", why: false };
   const deaf = words !== "" && !run.reads_words;
   try {
     return { run, deaf, answer: await post("/v1/recommend", asked, signal), problem: undefined };
