@@ -14,6 +14,7 @@ BENCHMARKS = {
     "recommend": "benchmarks.recommend:run",
     "decode": "benchmarks.decode:against_floor",
     "decode-vs-generate": "benchmarks.decode:against_generate",
+    "one-reading": "benchmarks.one_reading:run",
     "item-encoding": "benchmarks.item_encoding:run",
     "lite-vs-beam": "benchmarks.lite_vs_beam:run",
     "two-tower-serving": "benchmarks.two_tower_serving:run",

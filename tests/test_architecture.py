@@ -168,6 +168,14 @@ def test_words_and_judgement_never_import_torch() -> None:
     assert faults == []
 
 
+def test_judgement_loads_no_torch_by_way_of_others() -> None:
+    rooms = sorted(module_of(path) for path in FILES if room_of(module_of(path)) == "evaluation")
+    program = f"import sys, importlib\nfor name in {rooms}: importlib.import_module(name)"
+    program += "\nprint('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
+
+
 def test_only_serving_sees_the_web_and_only_backbones_the_hub() -> None:
     homes = {"fastapi": "serving", "starlette": "serving", "uvicorn": "serving", "transformers": "backbones",
              "huggingface_hub": "backbones", "sentence_transformers": "backbones", "ray": "cluster"}  # fmt: skip

@@ -30,7 +30,8 @@ def compare(
     json
         Write figures and comparisons to this file (schema palate.report/1).
     plot
-        Draw the comparison into this .png or .svg; compare.png beside the first run when not given.
+        Draw the comparison into this .png or .svg; compare.png beside the first run when not given, and nothing
+        for preference-axes, of which it would show the first axis alone.
     """
     from dataclasses import replace
 
@@ -39,6 +40,7 @@ def compare(
     from palate.core.errors import MisuseError
     from palate.evaluation.comparison import compare as paired
     from palate.evaluation.plot import draw_leaderboard
+    from palate.evaluation.protocols import PreferenceAxes
     from palate.runs import FittedRun
 
     if len(runs) < 2:
@@ -49,6 +51,8 @@ def compare(
         reports = [replace(report, name=str(run)) for report, run in zip(reports, runs, strict=True)]
     comparisons = paired(reports)
     show(reports, comparisons, json=json)
+    if isinstance(chosen, PreferenceAxes) and plot is None:
+        return  # one axis would be drawn as if it were the result
     plot = plot or runs[0].parent / "compare.png"
     draw_leaderboard(reports, plot, comparisons)
     print(f"plot → {plot}")

@@ -15,7 +15,7 @@ Where we depart, and why:
   the train part alone: each user's last training event is what is searched for, the events before it say what is
   liked. Tasks whose words are missing (no titles, no reviews) are left out, and the facts say so.
 - All questions about one window of a history are asked in one wording and as branches of one reading of it, which gives
-  the same loss for a fraction of the work (``data.instruction_batches``); the paper's windows slide.
+  the same loss in half of the time (``data.instruction_batches``); the paper's windows slide.
 - A user's first event is taught too, with instructions that name no history, so that newcomers can be answered.
 - Seven to twelve templates a task, where the public code has eleven to nineteen; an item's text is encoded as one,
   where that code encodes field by field and takes the mean.
