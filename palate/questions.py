@@ -34,6 +34,10 @@ class Filter:
     least: float | None = None
     most: float | None = None
 
+    def __post_init__(self) -> None:
+        # A list is as good for a caller, and filters are remembered.
+        object.__setattr__(self, "any_of", tuple(self.any_of))
+
 
 @dataclass(frozen=True)
 class Question:
