@@ -31,7 +31,7 @@ from palate.questions import Answer, Question
 from palate.serving.auth import Scope, Tokens
 from palate.serving.batching import BusyError, ClosedError
 from palate.serving.browsing import add_browsing
-from palate.serving.ledger import ConflictError, FullDiskError, Written
+from palate.serving.ledger import ConflictError, Written
 from palate.serving.pages import add_pages, read_built
 from palate.serving.schemas import (
     Events,
@@ -45,6 +45,7 @@ from palate.serving.schemas import (
 )
 from palate.serving.served import RunCard
 from palate.serving.service import Added, CannotGrowError, Reloaded, Service
+from palate.serving.stores import FullDiskError
 from palate.serving.waiting import LateError, in_time
 
 if TYPE_CHECKING:
@@ -241,6 +242,8 @@ def _say_problems(app: FastAPI, service: Service) -> None:
         if isinstance(problem, DeniedError):
             headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
             return _problem(problem.status, "denied", str(problem), headers)
+        if isinstance(problem, StoreError):  # whoever asked hears less than whoever can mend it
+            service.log.error("store", problem=str(problem), cause=str(problem.__cause__ or ""))
         for kind, status, code in STATUSES:
             if isinstance(problem, kind):
                 return _problem(status, code, str(problem), _retry_after(problem))
