@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-PACKAGES = ("fastapi", "uvicorn", "structlog", "prometheus_client")
+PACKAGES = ("fastapi", "uvicorn", "httptools", "structlog", "prometheus_client")
 
 
 def serve(
