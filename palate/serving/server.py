@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from palate.core.errors import ConfigError
-from palate.serving.app import make_app
+from palate.serving.app import make_door
 from palate.serving.auth import Tokens, check_address, is_loopback
-from palate.serving.guard import Guard
 from palate.serving.logs import Forward
 from palate.serving.parsing import BoundedHttp
 from palate.serving.service import Service
@@ -69,9 +68,9 @@ def configuration(
     service: Service, tokens: Tokens, *, local_only: bool, tools: ToolsDoor | None = None
 ) -> uvicorn.Config:
     """The guarded app, with connections, headers and the end bounded."""
-    app = Guard(make_app(service, tokens, tools), metrics=service.metrics, log=service.log, local_only=local_only)
+    door = make_door(service, tokens, tools, local_only=local_only)
     return uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, http=BoundedHttp,
+        door, log_config=None, access_log=False, server_header=False, proxy_headers=False, http=BoundedHttp,
         ws="none", lifespan="on", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE_SECONDS,
     )  # fmt: skip
 

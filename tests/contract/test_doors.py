@@ -101,12 +101,12 @@ def on_the_command_line(run: Path, options: list[str], capsys: pytest.CaptureFix
 async def over_http(service: Any, question: Question) -> Said:
     import httpx2
 
-    from palate.serving.app import make_app
+    from palate.serving.app import make_door
     from palate.serving.auth import Tokens
 
     wishes = [{"column": one.column, "least": one.least, "most": one.most} for one in question.filters]
     body = {"k": K, "words": question.words, "leave_out": question.leave_out, "filters": wishes, **who(question)}
-    app = httpx2.ASGITransport(app=make_app(service, Tokens()))
+    app = httpx2.ASGITransport(app=make_door(service, Tokens(), local_only=True))
     async with httpx2.AsyncClient(transport=app, base_url="http://localhost", timeout=SECONDS) as client:
         answer = await client.post("/v1/recommend", json=body)
     assert answer.status_code == 200, answer.text

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from palate.serving.app import make_app
+from palate.serving.app import make_door
 from palate.serving.auth import Tokens
-from palate.serving.guard import Guard
 from palate.serving.logs import make_log
 from palate.serving.openapi import description
 from palate.serving.served import Limits
@@ -36,8 +35,7 @@ class Described:
     """The guarded app in this process. Schemathesis opens and closes it for every request: it stays open."""
 
     def __init__(self, service: Service) -> None:
-        app = make_app(service, Tokens())
-        self._app = Guard(app, metrics=service.metrics, log=service.log, local_only=True)
+        self._app = make_door(service, Tokens(), local_only=True)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
