@@ -234,7 +234,11 @@ class LanguageModel(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """Its tokenizer of text, with the ids ``start``, ``end`` (either may be None) and ``pad``."""
+        """Its tokenizer of text, with the ids ``start``, ``end``, ``mask`` (each may be None) and ``pad``."""
+
+    @property
+    def opening(self) -> IntArray:
+        """The ids that every question to it begins with: start and learnt prompt, which is of ids below 0."""
 
     def prepare(self, texts: Sequence[str], run: Run, optimise: Callable[..., Any]) -> Self:
         """Make it ready for data that reads like ``texts``: fetched, or taught on them by the training loop

@@ -178,7 +178,8 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
             said = [f" {text}" for text in words.texts if text]
             self.backbone.prepare([*self.said(), *said], run, optimise, fitted_on=read)  # type: ignore[call-arg]
             if self.backbone.kind != "causal":
-                raise ConfigError("LC-Rec needs a decoder-only language model; this one is an encoder and a decoder")
+                kind = self.backbone.kind
+                raise ConfigError(f"LC-Rec needs a decoder-only language model; this one is of kind {kind}")
         self._names()
 
     def _tasks(self) -> list[tuple[Template, ...]]:
@@ -230,7 +231,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
         lm, text = self.backbone, self.backbone.tokenizer
         pieces = pieces_of(tasks)
         end = text.pad if text.end is None else text.end
-        parts = [lm.read([*pieces, MARK, SEPARATOR]), Ragged.of([[end], [] if text.start is None else [text.start]])]
+        parts = [lm.read([*pieces, MARK, SEPARATOR]), Ragged.of([[end], lm.opening])]
         n = len(pieces)
         first = {"name": n + 4}
         parts.append(Ragged.from_lengths(names[names >= 0], (names >= 0).sum(1)))
@@ -247,7 +248,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
             np.concatenate([part.lengths for part in parts]),
         )
         templates = Templates.of(tasks, pieces, mark=n, end=n + 2)
-        return Phrasebook(tokens, first, n + 1, n + 3 if text.start is not None else -1, templates)
+        return Phrasebook(tokens, first, n + 1, n + 3 if len(lm.opening) else -1, templates)
 
     def loss(self, batch: InstructionBatch) -> Tensor:
         """``-log p`` of the responses' tokens over the whole vocabulary, mean over tokens."""
