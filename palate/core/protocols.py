@@ -115,6 +115,15 @@ class ScoresAll(Protocol):
 
 
 @runtime_checkable
+class TakesNotes(Protocol):
+    """A system of whose answers more must be said than their figures: failures, what they cost."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the answers given since it was made or loaded."""
+
+
+@runtime_checkable
 class Continues(Protocol):
     """A system that can go on learning from where it stands when the catalogue or the log has grown."""
 

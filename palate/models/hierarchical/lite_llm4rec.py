@@ -121,7 +121,8 @@ class Network(nn.Module):
                 nn.init.normal_(table.weight, std=0.02)
         self.drop = Dropout(config.dropout)
         self.popularity = Popularity(n_items)
-        self.tower.requires_grad_(config.learns == "both" and config.reads == "text")
+        if config.learns != "both" or config.reads != "text":  # else its own ``tune`` says what of it learns
+            self.tower.requires_grad_(False)
 
     def projected(self, pooled: Tensor) -> Tensor:
         """``[n, D of the Item LLM]`` → ``[n, D]``: z."""
