@@ -210,8 +210,8 @@ TABLE: tuple[System, ...] = (
         "Hou et al. 2024, arXiv 2305.08845",
         ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
          "prompts", "new items"),
-        ("item text",), ("retriever",), ("backbone", "chat"), presets=("tiny", "few_shot"),
-        packages=("transformers", "tokenizers"),
+        ("item text",), ("retriever",), ("backbone", "chat"),
+        presets=("tiny", "few_shot", "chain_of_thought"), packages=("transformers", "tokenizers"),
     ),
     System(
         "rating-average", "palate.models.rating.average:RatingAverage", "Average rating", "rating",

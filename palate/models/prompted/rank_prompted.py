@@ -80,8 +80,6 @@ class RankPromptedConfig(Config):
     """The longest answer."""
     parallel: int = Field(4, ge=1)
     """Questions to a chat model at once."""
-    seed: int = 0
-    """Of the orders and the pool of examples."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -183,11 +181,12 @@ class RankPrompted:
                 self.backbone.prepare([*wording, labels, *texts], run, optimise)
         self.texts = texts
         self.solved = SolvedExamples.drawn(
-            train, n=config.examples, length=config.length, n_candidates=config.example_candidates, seed=config.seed
+            train, n=config.examples, length=config.length, n_candidates=config.example_candidates, seed=run.seed
         )
         model = self._model
         self.facts = {
             "fitted_on": train.fingerprint, "prompt": VERSION, "model": model.version, "pretrained": model.pretrained,
+            "seed": run.seed,
         }  # fmt: skip
         return self
 
@@ -217,7 +216,7 @@ class RankPrompted:
             for order in range(config.orders):
                 # Drawn from what is asked, so that a question is the same whoever else is asked about; from the history
                 # too, for one order of the same candidates for everybody would look like a leaning of the model.
-                rng = np.random.default_rng([config.seed, order, len(recent), *recent, *offered.tolist()])
+                rng = np.random.default_rng([self.facts["seed"], order, len(recent), *recent, *offered.tolist()])
                 shown = rng.permutation(offered)
                 texts = [self.texts[item] for item in shown.tolist()]
                 prompt = question(told, texts, self._ask, config.labels, examples)
@@ -324,3 +323,8 @@ def tiny() -> RankPromptedConfig:
 def few_shot() -> RankPromptedConfig:
     """Three solved examples of the nearest other people before the question."""
     return RankPromptedConfig(shots=3)
+
+
+def chain_of_thought() -> RankPromptedConfig:
+    """The model reasons in steps and then writes the ranking."""
+    return RankPromptedConfig(answer="text", thinking=True)
