@@ -142,6 +142,7 @@ class Entries:
 
     def read(self, line: str) -> tuple[list[int], list[str]]:
         """The places that a line names, in its order, and the entries that name nothing."""
+        line = " ".join(line.split())
         bare = _BULLET.sub("", line) if self.kind == "letters" or self._one(line) is None else line
         words = [_plain(word) for word in bare.split()]
         if len(words) > 1 and " ".join(words) not in self.titles and all(word in self.labels for word in words):
@@ -170,7 +171,7 @@ class Entries:
 
     def _one(self, entry: str) -> int | None:
         """The place that a single entry names: ``B``, ``(B)``, ``B. Title``, ``Title``. Where a label stands before the
-        title of another candidate, the title counts."""
+        title of another candidate, the title counts; before other words, which may be a remark, the label."""
         plain = _plain(entry)
         if plain in self.labels:
             return self.labels[plain]
@@ -183,8 +184,8 @@ class Entries:
 
 
 def _parted(entry: str) -> tuple[str, str, str]:
-    """``(B) a title`` → label, the sign after it, the rest; no sign where there is none."""
-    found = re.match(r"\W*(\w{1,3})\s*([.):\]=-]+)\s*(.*)", entry)
+    """``(B) a title`` or ``B (a remark)`` → label, the sign after it, the rest; no sign where there is none."""
+    found = re.match(r"\W*(\w{1,3})\s*([.():\]=-]+)\s*(.*)", entry)
     return (found[1], found[2], found[3]) if found else ("", "", "")
 
 
