@@ -7,9 +7,10 @@ through several times, each time in a new order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from palate.core.ragged import IntArray
 
@@ -25,7 +26,7 @@ def shares(
     return {task: value / total for task, value in raw.items()} if total else {}
 
 
-def quotas(parts: Sequence[float], n: int, lot: float = 0.5) -> IntArray:
+def quotas(parts: npt.ArrayLike, n: int, lot: float = 0.5) -> IntArray:
     """``n`` parted in proportion to ``parts``: whole numbers that sum to ``n``, each less than 1 from its part. Drawn
     ``lot`` between 0 and 1 makes their means the parts themselves (systematic sampling)."""
     ends = n * np.cumsum(np.asarray(parts, dtype=np.float64))
