@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from palate.core.errors import TrainingError
+
 INSIDE = {".lora_": "adapters", ".prompt": "prompt", ".rows": "new-rows"}
 """What is put into a model → how its weights are called."""
 
@@ -20,7 +22,10 @@ def by_part(network: nn.Module, parts: Mapping[str, Any]) -> Iterator[tuple[str,
     """Every weight of ``network`` with the part it belongs to."""
     owner: dict[int, str] = {}
     for field, part in parts.items():
-        model = getattr(part, "_model", None)  # a part whose network was never made has none
+        try:
+            model = getattr(part, "model", None)
+        except TrainingError:  # its network was never made
+            continue
         if isinstance(model, nn.Module):
             for name, parameter in model.named_parameters():
                 kinds = (kind for mark, kind in INSIDE.items() if mark in f".{name}")

@@ -86,6 +86,7 @@ def test_the_facts_say_how_tasks_shared_the_epoch() -> None:
     [
         ({"asking": "unseen"}, "asking=unseen needs wordings=seen"),
         ({"wordings": "seen", "templates": 9}, "there are 8 such wordings to ask with, not 9"),
+        ({"tasks": ["seqrec"], "weights": {"seqrec": 0}}, "leave nothing to teach"),
         ({"tasks": ["seqrec"], "weights": {"itemsearch": 2}}, "weights are of tasks that are taught"),
         ({"backbone": {**NANO, "objective": "masked"}}, "needs a decoder-only language model"),
     ],

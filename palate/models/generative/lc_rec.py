@@ -138,6 +138,8 @@ class LCRecConfig(Config):
             raise ValueError(f"there are {most} such wordings to ask with, not {self.templates}")
         if min(self.weights.values(), default=1) < 0 or not set(self.weights) <= set(self.tasks):
             raise ValueError("weights are of tasks that are taught, and none is below 0")
+        if not any(self.weights.get(task, 1.0) for task in self.tasks):
+            raise ValueError("weights of 0 for every task leave nothing to teach")
         return self
 
 
@@ -266,7 +268,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
         if not config.weights and config.temperature == 1:
             return None
         weights = {config.tasks.index(name): weight for name, weight in config.weights.items()}
-        return shares(sizes, weights or None, config.temperature)
+        return shares(sizes, weights or None, config.temperature) or None
 
     def _book(self, names: IntArray, tasks: list[tuple[Template, ...]], words: Words | None = None) -> Phrasebook:
         """Everything that is said in these tasks; without ``words``, names are all that can be filled in."""
