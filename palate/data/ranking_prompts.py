@@ -143,11 +143,11 @@ class Entries:
     def read(self, line: str) -> tuple[list[int], list[str]]:
         """The places that a line names, in its order, and the entries that name nothing."""
         line = " ".join(line.split())
-        bare = _BULLET.sub("", line) if self.kind == "letters" or self._one(line) is None else line
+        bare = _BULLET.sub("", line) if self.kind == "letters" or self._remarked(line) is None else line
         words = [_plain(word) for word in bare.split()]
         if len(words) > 1 and " ".join(words) not in self.titles and all(word in self.labels for word in words):
             return [self.labels[word] for word in words], []
-        whole = self._one(bare)
+        whole = self._named(bare)
         if whole is not None:
             return [whole], []
         return self._listed([part for part in _SPLIT.split(bare.strip(" []\"'.")) if _plain(part)])
@@ -159,7 +159,8 @@ class Entries:
         while start < len(parts):
             # A title may hold commas itself: the longest run of parts that is a name counts.
             for stop in range(min(start + 4, len(parts)), start, -1):
-                place = self._one(", ".join(parts[start:stop]))
+                entry = ", ".join(parts[start:stop])
+                place = self._named(entry) if stop > start + 1 else self._remarked(entry)
                 if place is not None:
                     found.append(place)
                     break
@@ -169,18 +170,23 @@ class Entries:
             start = stop
         return found, unknown
 
-    def _one(self, entry: str) -> int | None:
-        """The place that a single entry names: ``B``, ``(B)``, ``B. Title``, ``Title``. Where a label stands before the
-        title of another candidate, the title counts; before other words, which may be a remark, the label."""
+    def _named(self, entry: str) -> int | None:
+        """The place that a whole entry names: ``B``, ``(B)``, ``Title``, ``B. Title``. Where a label stands before the
+        title of another candidate, the title counts."""
         plain = _plain(entry)
-        if plain in self.labels:
-            return self.labels[plain]
-        if plain in self.titles:
-            return self.titles[plain]
+        found = self.labels.get(plain, self.titles.get(plain))
+        if found is not None:
+            return found
         label, sign, rest = _parted(entry)
-        if not sign or label.casefold() not in self.labels:
-            return None
-        return self.titles.get(_plain(rest), self.labels[label.casefold()])
+        return self.titles.get(_plain(rest)) if sign and label.casefold() in self.labels else None
+
+    def _remarked(self, entry: str) -> int | None:
+        """The same, where a label may stand before other words, which may be a remark."""
+        found = self._named(entry)
+        if found is not None:
+            return found
+        label, sign, _ = _parted(entry)
+        return self.labels.get(label.casefold()) if sign else None
 
 
 def _parted(entry: str) -> tuple[str, str, str]:

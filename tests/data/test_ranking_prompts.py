@@ -24,6 +24,7 @@ FILMS = ["Dune (1984)", "The Good, the Bad and the Ugly", "Alien", "Up", "A"]
         ("- alien\n- DUNE (1984)\n- Blade Runner", [2, 0], 1, 0),
         ("Ranking: C, C, A, Z, Blade Runner", [2, 0], 2, 1),
         ("Ranking: C (it suits them), A", [2, 0], 0, 0),
+        ("Ranking: C. Alien, A. Dune > B) The Good, the Bad and the Ugly", [2, 0, 1], 0, 0),
         ("Ranking: C" + " " * 15_000 + ", A", [2, 0], 0, 0),
         ("Ranking: A. Alien", [2], 0, 0),  # the title counts, not the label before it
         ("Here is what I think they would like.\nRanking: D", [3], 0, 0),
