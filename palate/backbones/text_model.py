@@ -25,7 +25,7 @@ from palate.backbones.packed import Attend, Branches, Groups, can_pack, packed_s
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Config, configure
-from palate.core.errors import MissingExtraError, StoreError, TrainingError
+from palate.core.errors import ConfigError, MissingExtraError, StoreError, TrainingError
 from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Run
 
@@ -36,11 +36,13 @@ class TuneConfig(Config):
     """How a language model is tuned for its task."""
 
     tune: Literal["full", "lora", "new-rows"] = "full"
-    """All weights; adapters on every linear layer, with the base frozen; or only the rows of added tokens."""
+    """All weights; adapters on linear layers, with the base frozen; or only the rows of added tokens."""
     lora_rank: int = Field(8, ge=1)
     lora_alpha: float = Field(32.0, gt=0)
     """What an adapter adds is scaled by alpha / rank."""
     lora_dropout: float = Field(0.05, ge=0, lt=1)
+    lora_layers: tuple[str, ...] = ()
+    """How the names of the layers end that get adapters, such as q_proj; none named = every linear layer."""
 
 
 class Optimise(Protocol):
@@ -274,7 +276,8 @@ def _added_rows(model: Any) -> list[nn.Parameter]:
 
 
 def _insert_adapters(model: Any, config: TuneConfig) -> None:
-    """Adapters on every linear layer but the head; they are drawn from torch's random state and add nothing yet."""
+    """Adapters on every linear layer but the head, or on those named; they are drawn from torch's random state and add
+    nothing yet. Raises ``ConfigError`` where no layer has such a name."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
@@ -282,6 +285,10 @@ def _insert_adapters(model: Any, config: TuneConfig) -> None:
     output = model.get_output_embeddings()
     head = set() if output is None else {id(module) for module in output.modules()}
     linear = {name: m for name, m in model.named_modules() if _is_linear(m) and id(m) not in head}
+    if config.lora_layers:
+        linear = {name: m for name, m in linear.items() if name.endswith(config.lora_layers)}
+    if not linear:
+        raise ConfigError(f"no linear layer of this model ends in {' or '.join(config.lora_layers)}: see lora_layers")
     before = {id(parameter) for parameter in model.parameters()}
     training = model.training
     inject_adapter_in_model(
