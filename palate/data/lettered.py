@@ -85,15 +85,13 @@ class LetteredBatches:
         histories = Ragged(train.item_rows, train.histories.starts[users], events).last(self.length)
         candidates, places = lettered(targets, train.histories[users], train.n_items, self.candidates, rng)
         taught = [some for some in self.others if len(some)]
-        of_task = rng.multinomial(self.of_batch[1], np.full(len(taught), 1 / len(taught))) if taught else []
-        drawn = iter(rng.choice(some, size=n) for some, n in zip(taught, of_task, strict=True))
+        of_task = rng.multinomial(self.of_batch[1], np.full(len(taught), 1 / max(len(taught), 1)))
+        drawn = iter([rng.choice(some, size=n) for some, n in zip(taught, of_task, strict=True)])
         lessons = tuple(next(drawn) if len(some) else some for some in self.others)
         return LetteredBatch(histories, users, candidates, places, lessons)
 
 
-def lettered(
-    targets: IntArray, met: Ragged, n_items: int, n: int, rng: np.random.Generator
-) -> tuple[Ragged, IntArray]:
+def lettered(targets: IntArray, met: Ragged, n_items: int, n: int, rng: np.random.Generator) -> tuple[Ragged, IntArray]:
     """Each target among ``n`` candidates or as many as there are, the others drawn evenly from what was not ``met``,
     in a drawn order; and the place of the target ``[b]``."""
     b, each = len(targets), np.arange(len(targets))

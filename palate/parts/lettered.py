@@ -135,14 +135,18 @@ class Script:
     def named(self, indexes: Ragged, histories: Ragged) -> tuple[Ragged, Ragged]:
         """History → index: instructions and responses."""
         n = len(indexes)
-        told = self._history(histories, self.max_tokens - indexes.lengths - self.phrases.lengths[[6, 7, len(FIXED)]].sum())
+        told = self._history(
+            histories, self.max_tokens - indexes.lengths - self.phrases.lengths[[6, 7, len(FIXED)]].sum()
+        )
         asked = self._said(_each(6, n).joined(told).joined(_each(7, n)))
         return asked, indexes.joined(self._said(_each(len(FIXED), n)))
 
     def recalled(self, indexes: Ragged, histories: Ragged) -> tuple[Ragged, Ragged]:
         """Index → history: instructions and responses."""
         n = len(indexes)
-        told = self._history(histories, self.max_tokens - indexes.lengths - self.phrases.lengths[8 : len(FIXED) + 1].sum())
+        told = self._history(
+            histories, self.max_tokens - indexes.lengths - self.phrases.lengths[8 : len(FIXED) + 1].sum()
+        )
         asked = self._said(_each(8, n)).joined(indexes).joined(self._said(_each(9, n)))
         return asked, self._said(told.joined(_each(len(FIXED), n)))
 

@@ -120,7 +120,7 @@ class Network(nn.Module):
         vectors, rows = told.batch(users)
         standard = (vectors - self.mean) / self.deviation
         own = self.users(torch.from_numpy(users).to(vectors.device))
-        # Both projections of the reviews are linear: what is asked is turned instead of each review, and one sum a user.
+        # Projections of reviews are linear: what is asked is turned instead, and what is read is summed up first.
         wanted = self.query(own) @ self.key.weight
         asked = (wanted[rows] * standard).sum(1) / standard.shape[1] ** 0.5
         attention = softmax_within(asked, rows, len(users))
@@ -272,7 +272,7 @@ class UserIndex:
         of_user = Ragged.from_lengths(rows[order], np.bincount(owners, minlength=train.n_users))
         self.facts["read"] = {
             "reviews": len(reviews), "users who wrote": int((wrote > 0).sum()),
-            "users told by their items": int(len(np.unique(train.user_rows[silent]))),
+            "users told by their items": len(np.unique(train.user_rows[silent])),
         }  # fmt: skip
         return Told(torch.from_numpy(vectors), of_user)
 
