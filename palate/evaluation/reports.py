@@ -21,7 +21,7 @@ from palate.core.errors import ConfigError, DataError, StoreError
 from palate.core.report import Interval, Report
 from palate.core.split import Split
 from palate.core.store import write_bytes, write_json
-from palate.evaluation import slices
+from palate.evaluation import reranking, slices
 from palate.evaluation.beyond import beyond
 from palate.evaluation.comparison import Comparisons
 from palate.evaluation.metrics import OF_RATINGS, metric, metrics
@@ -55,12 +55,14 @@ def make_report(
     tables = [cases] if isinstance(cases, pl.DataFrame) else list(cases)
     if not tables or not all(table.height for table in tables):
         raise DataError(f"run '{name}' answered no case: the split has nothing to ask")
-    together = pl.concat(tables)
+    together = reranking.with_slices(pl.concat(tables))
     seeds = tuple(together["seed"].unique().sort().to_list())
     if together.select("seed", "case").is_duplicated().any():
         raise ConfigError(f"run '{name}': two tables of cases have the same seed")
     run = run_number(name)
     figures = _figures(together, protocol, split, resamples, run)
+    names = metrics(protocol.metrics)
+    retrieval = reranking.figures(together, names, resamples=resamples, run=run)
     marked = dict.fromkeys([*([SIMULATED] if split.dataset.about.simulated else []), *marks])
     return Report(
         name=name,
@@ -74,10 +76,13 @@ def make_report(
         cases=together,
         metrics=figures.pop(""),
         slices=figures,
-        slice_rules={key: rule for key, rule in slices.rules(split.train).items() if key in figures},
-        beyond=beyond(together, split.train, vectors=vectors, resamples=resamples, run=run),
+        slice_rules={
+            key: rule for key, rule in (slices.rules(split.train) | dict(reranking.RULES)).items() if key in figures
+        },
+        beyond=beyond(together, split.train, vectors=vectors, resamples=resamples, run=run) | retrieval,
         cost=dict(cost or {}),
         marks=tuple(marked),
+        notes=reranking.note(together, names, name),
     )
 
 
@@ -86,7 +91,8 @@ def _figures(
 ) -> dict[str, dict[str, Interval]]:
     """Slice → metric → interval; the slice ``""`` is everything. All columns share one pass over the resamples."""
     names = [name.name for name in metrics(protocol.metrics)]
-    parts = {"": pl.lit(True)} | {name: pl.col(name) for name in slices.NAMES if cases[name].any()}
+    flags = [name for name in (*slices.NAMES, *reranking.RULES) if name in cases.columns and cases[name].any()]
+    parts = {"": pl.lit(True)} | {name: pl.col(name) for name in flags}
     asked = [
         pl.when(chosen).then(pl.col(name)).alias(f"{part}/{name}") for part, chosen in parts.items() for name in names
     ]
