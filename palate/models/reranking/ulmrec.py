@@ -254,7 +254,7 @@ class ULMRec(GradientSystem[ULMRecConfig, nn.Module]):
             "pretrained": self.backbone.pretrained, "backbone": self.backbone.version,
             "retriever": self.config.retriever.name, "written by": self.annotator.label,
             "user index": getattr(self.user_index, "facts", {}).get("read"),
-            "position gap": None if self._sample is None else self.position_gap(self._sample), **self._remarks,
+            "position gap": None if self._sample is None else self._told_gap(self._sample), **self._remarks,
         }  # fmt: skip
 
     # -- answering ---------------------------------------------------------------------------------------------------
@@ -323,23 +323,27 @@ class ULMRec(GradientSystem[ULMRecConfig, nn.Module]):
 
     def _answered(self, prompts: Ragged, counts: IntArray) -> FloatArray:
         """``[b, C]`` log-probabilities of the letters; -inf beyond ``counts`` ``[b]``."""
-        found = np.empty((len(prompts), self.config.candidates), dtype=np.float32)
+        found = np.empty((len(prompts), len(self.script.letters)), dtype=np.float32)
         for rows in by_length(prompts):
             states, first = read_packed(self.backbone, prompts[rows], self.backbone.model.device)
             logits = self._letters(states, first + prompts.lengths[rows] - 1)
             found[rows] = of_letters(logits, counts[rows]).cpu().numpy()
         return found
 
+    def _told_gap(self, sample: Requests) -> float | None:
+        gap = self.position_gap(sample)
+        return None if np.isnan(gap) else round(gap, 4)
+
     def position_gap(self, requests: Requests) -> float:
         """How much a place in the list is worth by itself: the mean difference between the log-probability of an item
         in the retriever's order and in the reverse of it."""
         items = self.retrieved(requests).item_rows
-        whole = np.flatnonzero((items >= 0).all(1))
-        if not len(whole):
-            return float("nan")
-        one = self.letters(requests[whole], items[whole])
-        other = self.letters(requests[whole], items[whole, ::-1])[:, ::-1]
-        return float(np.nanmean(np.abs(one - other))) if np.isfinite(one).any() else float("nan")
+        counts, places = (items >= 0).sum(1)[:, None], np.arange(items.shape[1])
+        back = np.where(places < counts, counts - 1 - places, places)  # what is missing stands last
+        one = self.letters(requests, items)
+        other = np.take_along_axis(self.letters(requests, np.take_along_axis(items, back, 1)), back, 1)
+        moved = np.abs(one - other)
+        return float(np.nanmean(moved)) if np.isfinite(moved).any() else float("nan")
 
     # -- on disk -----------------------------------------------------------------------------------------------------
 
