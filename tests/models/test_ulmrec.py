@@ -72,7 +72,7 @@ class Nobody(UserIndex):
 def system(index: UserIndex | None = None, retriever: Any = None, **settings: Any) -> ULMRec:
     config = override(ulmrec.tiny(), {
         "backbone": Part(name="nano", settings=NANO).model_dump(), "candidates": N_ITEMS, "length": 4,
-        "title_tokens": 4, "max_tokens": 400, "batch_size": 32, "prefixes": 1, "ratio": 0.5, "orders": 1,
+        "title_tokens": 4, "max_tokens": 400, "batch_size": 32, "prefixes": 1, "ratio": 0.5, "trust": 0.0,
         "training.epochs": 24, "training.learning_rate": 5e-3, "training.judge_every": 24, **settings,
     })  # fmt: skip
     named = UserIndex(override(component("user_index", config.user_index).config, {

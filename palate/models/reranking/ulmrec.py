@@ -26,7 +26,8 @@ Where we depart, and why:
 - Who is new has no review: see ``tokenizers.user_index``. Where no item of the history is known, the retriever's order
   stays: there is nothing to read.
 Extensions: ``codes="tokens"`` makes each code one new token; ``orders`` asks about the candidates in several orders and
-takes the mean, which takes away most of what a place in the list is worth by itself.
+takes the mean, which takes away most of what a place in the list is worth by itself; ``trust`` adds the retriever's
+own odds among the retrieved, for models too small to choose among letters alone: ``tiny()`` does.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class ULMRecConfig(Config):
     """Events of each user that an epoch asks about, drawn anew; None = all."""
     orders: int = Field(1, ge=1, le=len(LETTERS))
     """Orders of the candidates that are asked about; the first is the retriever's, the others begin elsewhere in it."""
+    trust: float = Field(0.0, ge=0)
+    """How much the retriever's own log-odds among the retrieved count beside those of the letters; 0 = the paper."""
     batch_size: int = Field(16, ge=2)
     """Prompts a step, of all tasks."""
     training: TrainingConfig = TrainingConfig(
@@ -276,7 +279,7 @@ class ULMRec(GradientSystem[ULMRecConfig, nn.Module]):
         self.fitted()
         found = self.retriever.recommend(requests, max(k, self.config.candidates))
         n = self.config.candidates
-        first = self.letters(requests, found.item_rows[:, :n])
+        first = self._weighed(requests, found.item_rows[:, :n], found.scores[:, :n])
         scores = np.concatenate([first, found.scores[:, n:]], axis=1)
         read = np.isfinite(first[:, 0])
         scores[~read] = found.scores[~read]
@@ -288,14 +291,25 @@ class ULMRec(GradientSystem[ULMRecConfig, nn.Module]):
         return Rankings(rows[:, :k], np.where(rows >= 0, scores, np.nan)[:, :k].astype(np.float32), exact=False)
 
     def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
-        """``[sum of C]`` of a retrieved item the log-probability of its letter; of any other, below all of these, how
-        far the retriever puts it behind the last of them."""
+        """``[sum of C]`` of a retrieved item the log-probability of its letter (and what ``trust`` adds); of any other,
+        below all of these, how far the retriever puts it behind the last of them."""
         found = self.retrieved(requests)
-        letters = self.letters(requests, found.item_rows)
+        letters = self._weighed(requests, found.item_rows, found.scores)
         scores, rows = self.retriever.score(requests, candidates), candidates.row_numbers()
         behind = np.minimum(scores - _floor(found.scores)[rows], 0) + _floor(letters)[rows] - 1
         scores = np.where(np.isfinite(letters[:, 0])[rows], behind, scores)
         return _replaced(scores, candidates, found.item_rows, letters)
+
+    def _weighed(self, requests: Requests, items: IntArray, retrieved: FloatArray) -> FloatArray:
+        """``letters`` and, in the share ``trust``, the log-odds of the retriever's scores ``[B, C]``."""
+        scores = self.letters(requests, items)
+        if not self.config.trust:
+            return scores
+        known = np.where(np.isfinite(retrieved), retrieved, -np.inf)
+        top = known.max(1, keepdims=True, initial=-np.inf)
+        odds = np.exp(known - np.where(np.isfinite(top), top, 0))
+        total = np.maximum(odds.sum(1, keepdims=True), 1e-30)
+        return scores + self.config.trust * np.log(np.maximum(odds / total, 1e-30)).astype(np.float32)
 
     @torch.no_grad()
     def letters(self, requests: Requests, items: IntArray) -> FloatArray:
@@ -396,7 +410,8 @@ def _replaced(scores: FloatArray, candidates: Ragged, items: IntArray, letters: 
 
 
 def tiny() -> ULMRecConfig:
-    """Learns on a laptop CPU in a minute: a small nano, short titles and histories, one event a user and epoch."""
+    """Learns on a laptop CPU in a minute: a small nano that is helped by the retriever's odds, short titles and
+    histories, one event a user and epoch."""
     return ULMRecConfig(
         retriever=Part(name="sasrec", preset="tiny", settings={"training": {"epochs": 30}}),
         user_index=Part(name="reviews", preset="tiny"),
@@ -404,9 +419,9 @@ def tiny() -> ULMRecConfig:
             "width": 64, "heads": 2, "layers": 2, "forward_width": 128, "length": 1024, "steps": 100,
             "vocabulary": 2048,
         }),
-        length=8, title_tokens=8, preference_tokens=24, max_tokens=512, prefixes=1, batch_size=32,
+        length=8, title_tokens=8, preference_tokens=24, max_tokens=512, prefixes=1, batch_size=32, trust=1.0,
         training=TrainingConfig(
-            epochs=10, learning_rate=3e-3, weight_decay=0.01, warmup_steps=20, clip_norm=1.0, judge_every=5, patience=2
+            epochs=6, learning_rate=3e-3, weight_decay=0.01, warmup_steps=20, clip_norm=1.0, judge_every=3, patience=2
         ),
     )  # fmt: skip
 
