@@ -3,8 +3,9 @@
 Each user stands in one group and has some of several tastes. Every (user, taste) pair counts alike, in one table of
 groups against tastes, and ``NMI = I(group; taste) / sqrt(H(group) H(taste))`` (Strehl & Ghosh 2002). Small groups agree
 with anything a little, by chance; so the figure that means something is the distance to a random index, which is the
-same groups at other users. Its interval is a percentile bootstrap over users, in which the random index is drawn anew
-each time. Shapes: U users, G groups, T tastes.
+same groups at other users. Its interval is that distance ± 1.96 standard deviations of a bootstrap over users, in which
+the random index is drawn anew each time. (The percentiles of the bootstrap themselves would lie too low: users drawn
+twice agree with themselves, in both indexes.) Shapes: U users, G groups, T tastes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import numpy.typing as npt
 from palate.core.errors import DataError
 from palate.core.ragged import IntArray
 from palate.core.report import Interval
-from palate.evaluation.uncertainty import interval
 
 RESAMPLES = 1000
 
@@ -46,8 +46,9 @@ def agreement(
         weights = np.bincount(rng.integers(len(groups), size=len(groups)), minlength=len(groups)).astype(np.float64)
         by_lot[number] = information(other, tastes)
         apart[number] = information(groups, tastes, weights) - information(other, tastes, weights)
-    middle = float(by_lot.mean())
-    return Agreement(own, middle, interval(own - middle, apart, len(groups)), int(groups.max()) + 1)
+    middle, spread = float(by_lot.mean()), 1.96 * float(apart.std(ddof=1))
+    above = Interval(own - middle, own - middle - spread, own - middle + spread, len(groups))
+    return Agreement(own, middle, above, int(groups.max()) + 1)
 
 
 def information(
