@@ -190,6 +190,11 @@ TABLE: tuple[System, ...] = (
         presets=("tiny", "paper"), pretrained="encoder",
     ),
     System(
+        "ulmrec", "palate.models.reranking.ulmrec:ULMRec", "ULMRec", "reranking",
+        "Shao et al. 2024, arXiv 2412.05543", ("re-ranks", "user index", "language model", "gradient"), ("item text",),
+        presets=("tiny", "paper"), pretrained="encoder", packages=("transformers", "tokenizers"),
+    ),
+    System(
         "hllm", "palate.models.hierarchical.hllm:HLLM", "HLLM", "hierarchical",
         "Chen et al. 2024, arXiv 2409.12740",
         ("text", "fine-tuning/full", "fine-tuning/lora", "prompt-tuning/soft", "item text", "language model",
@@ -308,6 +313,13 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "hub": "palate.backbones.hub_chat:HubChat",
         "scripted": "palate.backbones.scripted:Scripted",
         "replay": "palate.backbones.scripted:Replay",
+    },
+    "user_index": {"reviews": "palate.tokenizers.user_index:UserIndex"},
+    "retriever": {
+        "sasrec": "palate.models.sequential.sasrec:SASRec",
+        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
+        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
+        "hstu": "palate.models.sequential.hstu:HSTU",
     },
     "graph": GRAPHS,
     "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},

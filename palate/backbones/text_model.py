@@ -27,7 +27,7 @@ from palate.backbones.soft_prompt import add_words, insert_prompt, prompt_of
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Config, configure
-from palate.core.errors import MissingExtraError, StoreError, TrainingError
+from palate.core.errors import ConfigError, MissingExtraError, StoreError, TrainingError
 from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Run
 
@@ -38,12 +38,14 @@ class TuneConfig(Config):
     """How a language model is tuned for its task."""
 
     tune: Literal["full", "lora", "prompt", "new-rows"] = "full"
-    """All weights; or with the base frozen: adapters on every linear layer, a learnt prompt before whatever is read, or
-    only the rows of added tokens."""
+    """All weights; or with the base frozen: adapters on linear layers, a learnt prompt before whatever is read, or only
+    the rows of added tokens."""
     lora_rank: int = Field(8, ge=1)
     lora_alpha: float = Field(32.0, gt=0)
     """What an adapter adds is scaled by alpha / rank."""
     lora_dropout: float = Field(0.05, ge=0, lt=1)
+    lora_layers: tuple[str, ...] = ()
+    """How the names of the layers end that get adapters, such as q_proj; none named = every linear layer."""
     prompt_vectors: int = Field(16, ge=1)
     """m, of a learnt prompt."""
 
@@ -300,7 +302,8 @@ def _added_rows(model: Any) -> list[nn.Parameter]:
 
 
 def _insert_adapters(model: Any, config: TuneConfig) -> None:
-    """Adapters on every linear layer but the head; they are drawn from torch's random state and add nothing yet."""
+    """Adapters on every linear layer but the head, or on those named; they are drawn from torch's random state and add
+    nothing yet. Raises ``ConfigError`` where no layer has such a name."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
@@ -308,6 +311,10 @@ def _insert_adapters(model: Any, config: TuneConfig) -> None:
     output = model.get_output_embeddings()
     head = set() if output is None else {id(module) for module in output.modules()}
     linear = {name: m for name, m in model.named_modules() if _is_linear(m) and id(m) not in head}
+    if config.lora_layers:
+        linear = {name: m for name, m in linear.items() if name.endswith(config.lora_layers)}
+    if not linear:
+        raise ConfigError(f"no linear layer of this model ends in {' or '.join(config.lora_layers)}: see lora_layers")
     before = {id(parameter) for parameter in model.parameters()}
     training = model.training
     inject_adapter_in_model(
