@@ -21,7 +21,8 @@ class TrainingConfig(Config):
     warmup_steps: int = Field(0, ge=0)
     """The learning rate grows linearly from 0 over so many steps."""
     schedule: Literal["constant", "inverse-root", "linear", "cosine"] = "constant"
-    """How the learning rate goes on: with the inverse square root of the steps, or to 0 at the end of all epochs."""
+    """How the learning rate goes on: with the inverse square root of the steps, or to 0 at the end of all epochs (or of
+    the time budget, where that comes first)."""
     rates: dict[str, float] = {}
     """Learning rate of the weights whose names begin so, as a share of ``learning_rate``."""
     clip_norm: float = Field(5.0, ge=0)
@@ -31,14 +32,15 @@ class TrainingConfig(Config):
     patience: int = Field(10, ge=1)
     """Looks without a new best after which training stops; the best weights are kept."""
 
-    def rate(self, step: int, total: int) -> float:
-        """The learning rate of ``step`` (from 1 on) where all epochs are ``total`` steps."""
+    def rate(self, step: int, total: int, spent: float = 0.0) -> float:
+        """The learning rate of ``step`` (from 1 on) where all epochs are ``total`` steps and the share ``spent`` of the
+        time budget is gone."""
         warm = max(self.warmup_steps, 1)
         if step < warm:
             return self.learning_rate * step / warm
         if self.schedule == "inverse-root":
             return self.learning_rate * math.sqrt(warm / step)
-        done = min((step - warm) / max(total - warm, 1), 1.0)
+        done = min(max((step - warm) / max(total - warm, 1), spent), 1.0)
         left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
         return self.learning_rate * left
 

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from palate.core.errors import ConfigError, DataError
+from palate.core.errors import DataError
 from palate.core.protocols import Discerner, FloatArray, Recommender, Sentiment
 from palate.core.ragged import IntArray, Ragged
 from palate.core.report import Interval, Report
@@ -35,6 +35,7 @@ from palate.core.requests import Requests
 from palate.core.split import Cases, Split
 from palate.data.matrices import request_items
 from palate.data.preferences import Preferences, complaints, negative_reviews, steering, unit, write
+from palate.evaluation.heading import all_seeds, heading
 from palate.evaluation.judging import find
 from palate.evaluation.metrics import metric, metrics
 from palate.evaluation.protocols import PreferenceAxes
@@ -277,10 +278,7 @@ def make_axes_report(
 ) -> Report:
     """The figures of one run from ``judge_axes``: one table, or one a seed. ``metrics`` are the five axes, ``slices``
     the other conditions."""
-    tables = [cases] if isinstance(cases, pl.DataFrame) else list(cases)
-    together = pl.concat(tables)
-    if together.select("seed", "case").is_duplicated().any():
-        raise ConfigError(f"run '{name}': two tables of cases have the same seed")
+    together = all_seeds(cases, name, "answered no case: the split has nothing to ask")
     wanted = [
         (condition, f"{axis}/{one.name}", column(axis, one.name, condition))
         for condition in (STATED, *RULES) for axis in AXES for one in metrics(protocol.metrics)
@@ -294,11 +292,9 @@ def make_axes_report(
     figures: dict[str, dict[str, Interval]] = {}
     for (condition, what, _), span in zip(wanted, spans, strict=True):
         figures.setdefault(condition, {})[what] = span
-    simulated = ["simulated"] if split.dataset.about.simulated else []
     return Report(
-        name=name, system=system, data=split.dataset.name, split=split.rule, split_hash=split.hash,
-        protocol=str(protocol), pretrained=pretrained, seeds=tuple(together["seed"].unique().sort().to_list()),
-        cases=together, metrics=figures.pop(STATED), slices=figures,
+        **heading(together, split, protocol, marks),
+        name=name, system=system, pretrained=pretrained, metrics=figures.pop(STATED), slices=figures,
         slice_rules={condition: rule for condition, rule in RULES.items() if condition in figures},
-        cost=dict(cost or {}), marks=tuple(dict.fromkeys([*simulated, *marks])), notes=tuple(notes),
+        cost=dict(cost or {}), notes=tuple(notes),
     )  # fmt: skip

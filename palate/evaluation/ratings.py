@@ -15,13 +15,14 @@ import numpy.typing as npt
 import polars as pl
 
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError, DataError
+from palate.core.errors import DataError
 from palate.core.protocols import RatingPredictor
 from palate.core.ragged import IntArray
 from palate.core.ratings import RatingCases
 from palate.core.report import Interval, Report
 from palate.core.split import Split
 from palate.evaluation import slices
+from palate.evaluation.heading import all_seeds, heading
 from palate.evaluation.protocols import Rating
 from palate.evaluation.uncertainty import (
     RESAMPLES,
@@ -202,31 +203,19 @@ def make_rating_report(
     resamples: int = RESAMPLES,
 ) -> Report:
     """The figures of one run from ``judge_ratings``: one table, or one a seed."""
-    tables = [cases] if isinstance(cases, pl.DataFrame) else list(cases)
-    if not tables or not all(table.height for table in tables):
-        raise DataError(f"run '{name}' answered no question: the split asks about no event with a rating")
-    together = pl.concat(tables)
-    if together.select("seed", "case").is_duplicated().any():
-        raise ConfigError(f"run '{name}': two tables of cases have the same seed")
+    together = all_seeds(cases, name, "answered no question: the split asks about no event with a rating")
     run = run_number(name)
     parts = {part: together.filter(pl.col(part)) for part in slices.NAMES if together[part].any()}
-    simulated = ["simulated"] if split.dataset.about.simulated else []
     return Report(
+        **heading(together, split, protocol, marks),
         name=name,
         system=system,
-        data=split.dataset.name,
-        split=split.rule,
-        split_hash=split.hash,
-        protocol=str(protocol),
         pretrained=pretrained,
-        seeds=tuple(together["seed"].unique().sort().to_list()),
-        cases=together,
         metrics=_spans(together, protocol.metrics, resamples, run),
         slices={part: _spans(table, protocol.metrics, resamples, run) for part, table in parts.items()},
         slice_rules={part: rule.partition(";")[0] for part, rule in slices.rules(split.train).items() if part in parts},
         beyond=_beyond(together),
         cost=dict(cost or {}),
-        marks=tuple(dict.fromkeys([*simulated, *marks])),
         notes=tuple(notes),
     )
 

@@ -21,16 +21,16 @@ from palate.core.errors import ConfigError, DataError, StoreError
 from palate.core.report import Interval, Report
 from palate.core.split import Split
 from palate.core.store import write_bytes, write_json
-from palate.evaluation import slices
+from palate.evaluation import reranking, slices
 from palate.evaluation.beyond import beyond
 from palate.evaluation.comparison import Comparisons
+from palate.evaluation.heading import all_seeds, heading
 from palate.evaluation.metrics import OF_RATINGS, metric, metrics
 from palate.evaluation.protocols import Protocol
 from palate.evaluation.uncertainty import RESAMPLES, intervals, per_user, run_number
 
 FILE_SCHEMA = "palate.run-report/1"
 SCHEMA = "palate.report/1"
-SIMULATED = "simulated"
 
 
 def make_report(
@@ -52,32 +52,23 @@ def make_report(
     marks       words every figure must carry; ``simulated`` is added where the data are
     vectors     ``[N, D]`` for the diversity of lists; else the items' categories
     """
-    tables = [cases] if isinstance(cases, pl.DataFrame) else list(cases)
-    if not tables or not all(table.height for table in tables):
-        raise DataError(f"run '{name}' answered no case: the split has nothing to ask")
-    together = pl.concat(tables)
-    seeds = tuple(together["seed"].unique().sort().to_list())
-    if together.select("seed", "case").is_duplicated().any():
-        raise ConfigError(f"run '{name}': two tables of cases have the same seed")
-    run = run_number(name)
+    together = reranking.with_slices(all_seeds(cases, name, "answered no case: the split has nothing to ask"))
+    run, names = run_number(name), metrics(protocol.metrics)
     figures = _figures(together, protocol, split, resamples, run)
-    marked = dict.fromkeys([*([SIMULATED] if split.dataset.about.simulated else []), *marks])
+    retrieval = reranking.figures(together, names, resamples=resamples, run=run)
     return Report(
+        **heading(together, split, protocol, marks),
         name=name,
         system=system,
-        data=split.dataset.name,
-        split=split.rule,
-        split_hash=split.hash,
-        protocol=str(protocol),
         pretrained=pretrained,
-        seeds=seeds,
-        cases=together,
         metrics=figures.pop(""),
         slices=figures,
-        slice_rules={key: rule for key, rule in slices.rules(split.train).items() if key in figures},
-        beyond=beyond(together, split.train, vectors=vectors, resamples=resamples, run=run),
+        slice_rules={
+            key: rule for key, rule in (slices.rules(split.train) | dict(reranking.RULES)).items() if key in figures
+        },
+        beyond=beyond(together, split.train, vectors=vectors, resamples=resamples, run=run) | retrieval,
         cost=dict(cost or {}),
-        marks=tuple(marked),
+        notes=reranking.note(together, names, name),
     )
 
 
@@ -86,7 +77,8 @@ def _figures(
 ) -> dict[str, dict[str, Interval]]:
     """Slice → metric → interval; the slice ``""`` is everything. All columns share one pass over the resamples."""
     names = [name.name for name in metrics(protocol.metrics)]
-    parts = {"": pl.lit(True)} | {name: pl.col(name) for name in slices.NAMES if cases[name].any()}
+    flags = [name for name in (*slices.NAMES, *reranking.RULES) if name in cases.columns and cases[name].any()]
+    parts = {"": pl.lit(True)} | {name: pl.col(name) for name in flags}
     asked = [
         pl.when(chosen).then(pl.col(name)).alias(f"{part}/{name}") for part, chosen in parts.items() for name in names
     ]

@@ -8,6 +8,8 @@ what was read, d width of the decoder, V tokens of the vocabulary, N items.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from hashlib import sha256 as digest
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +21,14 @@ from torch.nn import functional as F
 
 from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
-from palate.core.protocols import ItemTokenizer
+from palate.core.protocols import Discerner, FloatArray, ItemTokenizer, Sentiment
 from palate.core.ragged import Ragged
 from palate.core.rankings import Rankings
 from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
+from palate.data.worded import Lessons, WordedBatch, WordedBatches, lessons
 from palate.parts.naming import Naming
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5, T5Config, T5Speaker
@@ -77,6 +82,31 @@ class WordedConfig(Config):
         return network
 
 
+SPACE: SearchSpace = {
+    "network.dropout": Range(0.05, 0.4),
+    "network.layers": Range(2, 6, whole=True),
+    "blank": Range(0.0, 0.5),
+    "length": Choice((10, 20)),
+    "training.learning_rate": Range(1e-4, 3e-3, log=True),
+}
+"""What ``--tune`` searches in both systems."""
+
+
+def published() -> dict[str, Any]:
+    """What the published settings of both systems have in common: sentence vectors of T5, three codes of 256 and a
+    counter, a decoder of six layers."""
+    model = "sentence-transformers/sentence-t5-xxl"
+    text = {"fields": ["title", "price", "brand", "category"]}
+    names = {"hidden": [768, 512, 256], "width": 128, "encoder": {"name": "hub", "model": model}, "text": text}
+    return {
+        "tokenizer": Part(name="rq-vae", preset="paper", settings=names),
+        "encoder": Part(name="hub", settings={"model": model}),
+        "sentiment": Part(name="hub", settings={"model": "siebert/sentiment-roberta-large-english"}),
+        "match": "title", "blank": 0.1, "alone": 0.0,
+        "network": T5Config(width=128, layers=6, heads=6, head_width=64, forward_width=1024, dropout=0.2),
+    }  # fmt: skip
+
+
 class NameDecoder(nn.Module):
     """``ended``: each name ends with an end token."""
 
@@ -112,12 +142,64 @@ class NameDecoder(nn.Module):
 
 
 class SaysNames(ABC):
-    """Answers by beam search over the live names. The system sets ``tokenizer``, ``config`` and ``facts``."""
+    """Learns from examples with words and answers by beam search over the live names. The system sets ``tokenizer``,
+    ``annotator``, ``sentiment``, ``config``, ``network`` and ``facts``."""
 
     tokenizer: ItemTokenizer
+    annotator: Discerner
+    sentiment: Sentiment
     config: Any
+    network: Any
     facts: dict[str, Any]
     _named: tuple[object, Naming] | None = None
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def name_all(self, train: Dataset, run: Run) -> None:
+        """Names of all items: anew, or of those that are new where the system goes on."""
+        if self.network is None:
+            self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
+        else:
+            self.tokenizer.add(train)
+
+    def written(
+        self, train: Dataset, seed: int, items: FloatArray, wanted: FloatArray,
+        encode: Callable[[Sequence[str]], FloatArray],
+    ) -> Lessons:  # fmt: skip
+        """See ``data.worded.lessons``."""
+        config = self.config
+        return lessons(
+            train, self.annotator, self.sentiment, encode, items=items, wanted=wanted, steered=config.steered,
+            complained=config.complained, shuffled=config.shuffled, seed=seed,
+        )  # fmt: skip
+
+    @property
+    def ended(self) -> bool:
+        """Whether names end with an end token: from the first fit on, as it was then."""
+        if self.network is not None:
+            return bool(self.network.decoder.ended)
+        lengths = self.tokenizer.codes.lengths
+        return bool(lengths.min() < lengths.max())
+
+    @property
+    def names_digest(self) -> str:
+        """What tells these names from others."""
+        return digest(self.tokenizer.codes.tokens.tobytes()).hexdigest()
+
+    def batches(self, train: Dataset, taught: Lessons, seed: int) -> WordedBatches:
+        config = self.config
+        return WordedBatches(
+            taught.main, train.user_rows, taught.others, length=config.length, batch_size=config.batch_size,
+            seed=seed, prefixes=config.prefixes, blank=config.blank, alone=config.alone,
+        )  # fmt: skip
+
+    def cost(self, batch: WordedBatch, memory: Tensor, packing: Packing, order: Tensor) -> Tensor:
+        """See ``NameDecoder.loss``; ``order`` ``[b]`` says which example of ``batch`` each packed input is."""
+        device = self.decoder.device
+        names, against = self.naming.tokens[batch.targets[order].to(device)], batch.against[order].to(device)
+        return self.decoder.loss(memory, packing, names, against, self.config.temperature)
+
+    # -- answering ---------------------------------------------------------------------------------------------------
 
     @property
     @abstractmethod

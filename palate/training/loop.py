@@ -176,7 +176,8 @@ class Loop:
     def step(self, batch: Any) -> float:
         """Forward, backward, clip, one step of the optimiser; the loss."""
         config = self.config
-        rate = config.rate(self.outcome.steps + 1, config.epochs * len(self.batches))
+        spent = 0.0 if self.run.budget_seconds is None else self.seconds / max(self.run.budget_seconds, 1e-9)
+        rate = config.rate(self.outcome.steps + 1, config.epochs * len(self.batches), spent)
         for group, share in zip(self.optimiser.param_groups, self.shares, strict=True):
             group["lr"] = share * rate
         self.optimiser.zero_grad(set_to_none=True)

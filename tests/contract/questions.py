@@ -109,7 +109,9 @@ def read(path: Path) -> Requests:
         return Requests(histories, stored["history_times"], stored["user_rows"], stored["times"])
 
 
-SMALLER: dict[str, dict[str, object]] = {"lc-rec": {"batch_size": 24}}
+SMALLER: dict[str, dict[str, object]] = {
+    "lc-rec": {"batch_size": 24}, "ulmrec": {"batch_size": 16, "backbone.steps": 40}
+}  # fmt: skip
 """Settings of systems whose tiny preset takes long steps."""
 
 

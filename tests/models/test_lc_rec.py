@@ -377,6 +377,36 @@ def test_behaviour_is_learnt_in_any_case_and_texts_by_the_alignment_tasks() -> N
     assert told[1] < 0.6, "by lot a quarter"
 
 
+def rarely_met() -> Dataset:
+    """16 items that readers of one kind share, and 8 that one newcomer each has met: only texts tell of what kind."""
+    rng = np.random.default_rng(0)
+    train = log(n_items=24, n_users=88)
+    rows = []
+    for user in range(80):
+        rows += [(user, item) for item in rng.choice(np.arange(user % 4, 16, 4), rng.integers(2, 5), replace=False)]
+    rows += [(80 + item, 16 + item) for item in range(8)]
+    users, items = (pl.Series([row[side] for row in rows], dtype=pl.Int32) for side in (0, 1))
+    times = pl.Series(range(len(rows)), dtype=pl.Int64)
+    return replace(train, interactions=pl.DataFrame({"user_row": users, "item_row": items, "time": times}))
+
+
+def test_the_alignment_tasks_place_items_that_are_hardly_met() -> None:
+    """Names that say nothing, one token each. What was never met beside others finds its readers by its title."""
+    train, kind = rarely_met(), np.arange(24) % 4
+    questions = Requests.of([[k, k + 4] for k in range(4)] + [[k + 8, k + 4] for k in range(4)])
+    found = {}
+    for tasks in (("seqrec", "item2index", "index2item"), ("seqrec",)):
+        training = TRAINING | {"learning_rate": 2e-3}
+        system = lc(tokenizer={"name": "independent"}, tasks=list(tasks), batch_size=16, fused=0.0, training=training)
+        scores = system.fit(train, Run(max_steps=750)).score(questions, everything(questions, 24)).reshape(8, 24)
+        for part, rows in (("met", np.arange(16)), ("rare", np.arange(16, 24))):
+            own = [(kind[rows] == j % 4, scores[j][rows]) for j in range(8)]
+            found[len(tasks), part] = np.mean([(s[ours][:, None] > s[~ours]).mean() for ours, s in own])
+    assert min(found[3, "met"], found[1, "met"]) > 0.9, "what was met together both know"
+    assert found[3, "rare"] > 0.85
+    assert found[1, "rare"] < 0.75, "by lot a half"
+
+
 # -- growing, saving, other models -------------------------------------------------------------------------------------
 
 

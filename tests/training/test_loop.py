@@ -195,6 +195,24 @@ def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float
     assert [config.rate(step, 8) for step in steps] == pytest.approx(rates)
 
 
+def test_the_learning_rate_reaches_its_end_with_the_time_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("palate.training.loop.time.monotonic", lambda: now)
+    rates = []
+
+    def loss(batch: int) -> Tensor:
+        nonlocal now
+        now += 1.0
+        rates.append(loop.optimiser.param_groups[0]["lr"])
+        return point.loss(batch)
+
+    point = Point()
+    config = FAST.model_copy(update={"schedule": "linear", "epochs": 100, "learning_rate": 1.0})
+    loop = Loop(point, Steps(), loss, Run(budget_seconds=5), config)
+    loop.run_epochs()
+    assert rates == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2], abs=0.01)
+
+
 def test_a_fit_that_follows_its_end_is_another_fit_with_more_epochs() -> None:
     for schedule, same in (("constant", True), ("cosine", False)):
         identities = [

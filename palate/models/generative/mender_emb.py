@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from hashlib import sha256 as digest
 from typing import Any
 
 import numpy as np
@@ -35,13 +34,13 @@ from palate.core.protocols import Discerner, Encoder, FloatArray, ItemTokenizer,
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
-from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.preferences import unit
-from palate.data.worded import Lessons, WordedBatch, WordedBatches, lessons
+from palate.data.worded import Lessons, WordedBatch
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5Config, T5Speaker, packed
-from palate.parts.worded import NameDecoder, SaysNames, WordedConfig, by_length
+from palate.parts.worded import SPACE as SPACE  # --tune looks for it in the system's file
+from palate.parts.worded import NameDecoder, SaysNames, WordedConfig, by_length, published
 from palate.training.shell import GradientSystem, Lesson
 
 TITLE = ItemText(fields=("title",))
@@ -54,16 +53,6 @@ _ENDS = re.compile(r"(?<=[.!?])\s+")
 class MenderEmbConfig(WordedConfig):
     places: bool = True
     """Slots say where they stand."""
-
-
-SPACE: SearchSpace = {
-    "network.dropout": Range(0.05, 0.4),
-    "network.layers": Range(2, 6, whole=True),
-    "blank": Range(0.0, 0.5),
-    "length": Choice((10, 20)),
-    "training.learning_rate": Range(1e-4, 3e-3, log=True),
-}
-"""What ``--tune`` searches."""
 
 
 class Network(nn.Module):
@@ -110,52 +99,37 @@ class MenderEmb(SaysNames, GradientSystem[MenderEmbConfig, Network]):
     # -- learning ----------------------------------------------------------------------------------------------------
 
     def prepare(self, train: Dataset, run: Run) -> None:
-        config = self.config
-        if self.network is None:
-            self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
-        else:
-            self.tokenizer.add(train)
+        self.name_all(train, run)
+
+        def encode(texts: Sequence[str]) -> FloatArray:
+            return unit(text_vectors(texts, self.encoder, run=run))
+
         items = unit(item_vectors(train, self.encoder, run=run, learn=self.network is None))
-        wanted = items if config.match == "text" else unit(text_vectors(TITLE.render(train), self.encoder, run=run))
+        wanted = items if self.config.match == "text" else encode(TITLE.render(train))
         self._n_columns = items.shape[1]
-        self._taught = items, lessons(
-            train, self.annotator, self.sentiment, lambda texts: unit(text_vectors(texts, self.encoder, run=run)),
-            items=items, wanted=wanted, steered=config.steered, complained=config.complained,
-            shuffled=config.shuffled, seed=run.seed,
-        )  # fmt: skip
+        self._taught = items, self.written(train, run.seed, items, wanted, encode)
 
     def shape(self, train: Dataset) -> dict[str, Any]:
-        codes = self.tokenizer.codes
-        ended = bool(codes.lengths.min() < codes.lengths.max())
-        if self.network is not None:
-            ended = self.network.decoder.ended
+        n_tokens = len(self.tokenizer.codes.vocabulary)
         return {
-            "n_items": train.n_items, "n_columns": self._n_columns, "n_tokens": len(codes.vocabulary), "ended": ended
+            "n_items": train.n_items, "n_columns": self._n_columns, "n_tokens": n_tokens, "ended": self.ended
         }  # fmt: skip
 
     def identity(self, train: Dataset) -> dict[str, object]:
-        names = digest(self.tokenizer.codes.tokens.tobytes()).hexdigest()
-        return super().identity(train) | {"names": names, "encoder": self.encoder.version}
+        return super().identity(train) | {"names": self.names_digest, "encoder": self.encoder.version}
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         assert self._taught is not None
-        network, config, (items, taught) = self.fitted(), self.config, self._taught
+        network, (items, taught) = self.fitted(), self._taught
         self._taught = self._named = None
         network.vectors.copy_(_scaled(items))
         said = _scaled(taught.vectors).to(run.device)
-        batches = WordedBatches(
-            taught.main, train.user_rows, taught.others, length=config.length, batch_size=config.batch_size,
-            seed=run.seed, prefixes=config.prefixes, blank=config.blank, alone=config.alone,
-        )  # fmt: skip
-        return Lesson(batches, lambda batch: self.loss(network, batch, said))
+        return Lesson(self.batches(train, taught, run.seed), lambda batch: self.loss(batch, said))
 
-    def loss(self, network: Network, batch: WordedBatch, said: Tensor) -> Tensor:
-        """See ``NameDecoder.loss``; ``said`` ``[S, D]`` are the vectors of the sentences."""
+    def loss(self, batch: WordedBatch, said: Tensor) -> Tensor:
+        """See ``SaysNames.cost``; ``said`` ``[S, D]`` are the vectors of the sentences."""
         spoken = batch.words >= 0
-        memory, packing, order = self._read(batch.items, batch.lengths, said[batch.words[spoken]], spoken.long())
-        names = self.naming.tokens[batch.targets[order].to(network.decoder.device)]
-        against = batch.against[order].to(network.decoder.device)
-        return network.decoder.loss(memory, packing, names, against, self.config.temperature)
+        return self.cost(batch, *self._read(batch.items, batch.lengths, said[batch.words[spoken]], spoken.long()))
 
     def remarks(self) -> dict[str, Any]:
         return {"encoder": self.encoder.version, "written by": self.annotator.label}
@@ -241,15 +215,7 @@ def paper() -> MenderEmbConfig:
     """The published sizes and schedule: sentence vectors of T5, three codes of 256 and a counter. Preferences by a chat
     model: ``annotator=chat``."""
     return MenderEmbConfig(
-        tokenizer=Part(name="rq-vae", preset="paper", settings={
-            "hidden": [768, 512, 256], "width": 128,
-            "encoder": {"name": "hub", "model": "sentence-transformers/sentence-t5-xxl"},
-            "text": {"fields": ["title", "price", "brand", "category"]},
-        }),
-        encoder=Part(name="hub", settings={"model": "sentence-transformers/sentence-t5-xxl"}),
-        sentiment=Part(name="hub", settings={"model": "siebert/sentiment-roberta-large-english"}),
-        places=False, match="title", blank=0.1, alone=0.0, beam=10, batch_size=256,
-        network=T5Config(width=128, layers=6, heads=6, head_width=64, forward_width=1024, dropout=0.2),
+        **published(), places=False, beam=10, batch_size=256,
         training=TrainingConfig(
             epochs=400, learning_rate=3e-4, weight_decay=0.035, warmup_steps=10_000, schedule="cosine",
             judge_every=2, patience=15,

@@ -28,7 +28,6 @@ Where we depart, and why:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256 as digest
 from typing import Any
 
 import numpy as np
@@ -41,18 +40,18 @@ from palate.backbones.text_model import TextModel
 from palate.backbones.vectors import item_vectors, text_vectors
 from palate.core.config import Part
 from palate.core.dataset import Dataset
-from palate.core.protocols import Discerner, Encoder, ItemTokenizer, Sentiment
+from palate.core.protocols import Discerner, Encoder, FloatArray, ItemTokenizer, Sentiment
 from palate.core.ragged import IntArray, Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
-from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.preferences import unit
-from palate.data.worded import Lessons, WordedBatch, WordedBatches, lessons
+from palate.data.worded import Lessons, WordedBatch
 from palate.parts.item_tower import attend_within
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5Config, T5Speaker, packed
-from palate.parts.worded import NameDecoder, SaysNames, WordedConfig, by_length
+from palate.parts.worded import SPACE as SPACE  # --tune looks for it in the system's file
+from palate.parts.worded import NameDecoder, SaysNames, WordedConfig, by_length, published
 from palate.training.loop import optimise
 from palate.training.shell import GradientSystem, Lesson
 
@@ -72,16 +71,6 @@ class MenderTokConfig(WordedConfig):
     """The first so many of the words are read."""
     max_tokens: int = Field(512, ge=32)
     """Of what is read at once; the oldest items are left out first."""
-
-
-SPACE: SearchSpace = {
-    "network.dropout": Range(0.05, 0.4),
-    "network.layers": Range(2, 6, whole=True),
-    "blank": Range(0.0, 0.5),
-    "length": Choice((10, 20)),
-    "training.learning_rate": Range(1e-4, 3e-3, log=True),
-}
-"""What ``--tune`` searches."""
 
 
 class Network(nn.Module):
@@ -132,33 +121,24 @@ class MenderTok(SaysNames, GradientSystem[MenderTokConfig, Network]):
     # -- learning ----------------------------------------------------------------------------------------------------
 
     def prepare(self, train: Dataset, run: Run) -> None:
-        config = self.config
-        if self.network is None:
-            self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
-        else:
-            self.tokenizer.add(train)
+        self.name_all(train, run)
+
+        def encode(texts: Sequence[str]) -> FloatArray:
+            return unit(text_vectors(texts, self.encoder, run=run))
+
         items = unit(item_vectors(train, self.encoder, run=run, learn=self.network is None))
-        wanted = items if config.match == "text" else unit(text_vectors(TITLE.render(train), self.encoder, run=run))
-        self._taught = taught = lessons(
-            train, self.annotator, self.sentiment, lambda texts: unit(text_vectors(texts, self.encoder, run=run)),
-            items=items, wanted=wanted, steered=config.steered, complained=config.complained,
-            shuffled=config.shuffled, seed=run.seed,
-        )  # fmt: skip
+        wanted = items if self.config.match == "text" else encode(TITLE.render(train))
+        self._taught = taught = self.written(train, run.seed, items, wanted, encode)
         if self.network is None:
-            read = [f" {text}" for text in (*config.text.render(train), *taught.preferences.texts)]
+            read = [f" {text}" for text in (*self.config.text.render(train), *taught.preferences.texts)]
             told = [*read, INSTRUCTIONS, ITEMS]
             self.reader.prepare(told, run, optimise, fitted_on=train.fingerprint)
 
     def shape(self, train: Dataset) -> dict[str, Any]:
-        codes = self.tokenizer.codes
-        ended = bool(codes.lengths.min() < codes.lengths.max())
-        if self.network is not None:
-            ended = self.network.decoder.ended
-        return {"n_items": train.n_items, "n_tokens": len(codes.vocabulary), "ended": ended}
+        return {"n_items": train.n_items, "n_tokens": len(self.tokenizer.codes.vocabulary), "ended": self.ended}
 
     def identity(self, train: Dataset) -> dict[str, object]:
-        names = digest(self.tokenizer.codes.tokens.tobytes()).hexdigest()
-        return super().identity(train) | {"names": names, "reader": self.reader.version}
+        return super().identity(train) | {"names": self.names_digest, "reader": self.reader.version}
 
     def learnt_elsewhere(self) -> tuple[str, ...]:
         return ("reader.",)
@@ -168,22 +148,15 @@ class MenderTok(SaysNames, GradientSystem[MenderTokConfig, Network]):
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         assert self._taught is not None
-        network, config, taught, self._taught = self.fitted(), self.config, self._taught, None
+        network, taught, self._taught = self.fitted(), self._taught, None
         self._pieces = self._named = None
         network.titles.copy_(self._titles(train))
         said = self._words(taught.preferences.texts)
-        batches = WordedBatches(
-            taught.main, train.user_rows, taught.others, length=config.length, batch_size=config.batch_size,
-            seed=run.seed, prefixes=config.prefixes, blank=config.blank, alone=config.alone,
-        )  # fmt: skip
-        return Lesson(batches, lambda batch: self.loss(network, batch, said))
+        return Lesson(self.batches(train, taught, run.seed), lambda batch: self.loss(batch, said))
 
-    def loss(self, network: Network, batch: WordedBatch, said: Ragged) -> Tensor:
-        """See ``NameDecoder.loss``; ``said`` holds the tokens of each sentence."""
-        memory, packing, order = self._read(batch.items.numpy(), batch.lengths.numpy(), batch.words.numpy(), said)
-        names = self.naming.tokens[batch.targets[order].to(network.decoder.device)]
-        against = batch.against[order].to(network.decoder.device)
-        return network.decoder.loss(memory, packing, names, against, self.config.temperature)
+    def loss(self, batch: WordedBatch, said: Ragged) -> Tensor:
+        """See ``SaysNames.cost``; ``said`` holds the tokens of each sentence."""
+        return self.cost(batch, *self._read(batch.items.numpy(), batch.lengths.numpy(), batch.words.numpy(), said))
 
     def remarks(self) -> dict[str, Any]:
         return {
@@ -321,15 +294,8 @@ def paper() -> MenderTokConfig:
         reader=Part(name="hub", settings={
             "model": "google/flan-t5-small", "tune": "lora", "lora_rank": 16, "lora_alpha": 1.0,
         }),
-        tokenizer=Part(name="rq-vae", preset="paper", settings={
-            "hidden": [768, 512, 256], "width": 128,
-            "encoder": {"name": "hub", "model": "sentence-transformers/sentence-t5-xxl"},
-            "text": {"fields": ["title", "price", "brand", "category"]},
-        }),
-        encoder=Part(name="hub", settings={"model": "sentence-transformers/sentence-t5-xxl"}),
-        sentiment=Part(name="hub", settings={"model": "siebert/sentiment-roberta-large-english"}),
-        match="title", blank=0.1, alone=0.0, beam=30, batch_size=64,
-        network=T5Config(width=128, layers=6, heads=6, head_width=64, forward_width=1024, dropout=0.2),
+        **published(),
+        beam=30, batch_size=64,
         training=TrainingConfig(
             epochs=100, learning_rate=3e-4, weight_decay=0.035, warmup_steps=10_000, schedule="cosine",
             judge_every=2, patience=15,
