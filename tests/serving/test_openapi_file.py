@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from palate.serving.app import make_door
+from palate.serving.app import make_app, make_door
 from palate.serving.auth import Tokens
 from palate.serving.logs import make_log
 from palate.serving.openapi import description
@@ -108,3 +109,10 @@ def test_every_answer_is_described_and_none_is_a_failure(path: str, method: str,
     assert 200 in seen, f"no question here was right: {seen}"
     if operation.body or operation.query:
         bounded(given(st.one_of(right, wrong))(ask))()
+
+
+def test_the_file_asks_for_a_token_where_the_server_does() -> None:
+    service: Any = SimpleNamespace(limits=Limits())
+    with_tokens = make_app(service, Tokens.of({"read-token-0123456789": "read"})).openapi()["paths"]
+    assert with_tokens["/v1/recommend"]["post"]["security"] == [{"HTTPBearer": []}]
+    assert "security" not in FILE["paths"]["/v1/recommend"]["post"]
