@@ -22,6 +22,7 @@ Where we depart, and why:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -57,7 +58,7 @@ from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
 from palate.training.loop import optimise, seeded
 from palate.training.sequences import sequence_blocks, sequence_states, told_blocks
-from palate.training.shell import GradientSystem, Lesson
+from palate.training.shell import FIRST_SHARE, GradientSystem, Lesson
 
 PREFIX = "Compress the following sentence into embedding: "
 """What the paper writes before every text."""
@@ -225,10 +226,12 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         return super().identity(train) | {"models": [self.item_model.version, self.user_model.version]}
 
     def lessons(self, train: Dataset, run: Run) -> Iterator[Lesson]:
-        yield self.lesson(train, run)
         network, config = self.fitted(), self.config
+        first = self.lesson(train, run)
         if not config.cached_epochs:
+            yield first
             return
+        yield replace(first, share=FIRST_SHARE)
         learning = [
             p for p in network.parameters() if p.requires_grad and not any(p is q for q in network.user.parameters())
         ]

@@ -19,6 +19,7 @@ The body of the paper was not at hand; what its abstract and summaries leave ope
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -50,7 +51,7 @@ from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
 from palate.training.loop import optimise
 from palate.training.sequences import sequence_blocks
-from palate.training.shell import GradientSystem, Lesson
+from palate.training.shell import FIRST_SHARE, GradientSystem, Lesson
 
 
 class LiteLLM4RecConfig(Config):
@@ -173,10 +174,12 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
         return super().identity(train) | {"models": [self.item_model.version, self.rec_model.version]}
 
     def lessons(self, train: Dataset, run: Run) -> Iterator[Lesson]:
-        yield self.lesson(train, run)
         network, config = self.fitted(), self.config
+        first = self.lesson(train, run)
         if not config.cached_epochs:
+            yield first
             return
+        yield replace(first, share=FIRST_SHARE)
         resting = [p for part in (network.tower, network.map) for p in part.parameters() if p.requires_grad]
         for parameter in resting:
             parameter.requires_grad_(False)
