@@ -26,6 +26,7 @@ from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.packing import Packing
 from palate.parts.retrieval import Retriever
 from palate.systems import build
+from palate.training.loop import seeded
 from tests.backbones.checkpoints import causal
 from tests.models.coloured_logs import COLOURS, EACH, HOUR, NANO, N, log_of, rainbow, recall
 
@@ -341,6 +342,38 @@ def test_early_fusion_reads_the_target_and_late_fusion_does_not(
         slow = head(decoder, items[:7], packing, items[3:9].expand(3, -1, -1))
     for a, b in zip(fast, slow, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+def loss_of(system: HLLM, batch: SequenceBatch, **settings: Any) -> float:
+    system.config = system.config.model_copy(update=settings)
+    with seeded(Run()):
+        return float(system.loss(batch).detach())
+
+
+@pytest.mark.parametrize("objective", ["early", "late"])
+def test_a_target_is_never_told_apart_from_itself(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every draw of a history is its own target, only the target is left to learn from. The generative loss
+    stands beside it, weighted."""
+    data = rainbow(20)
+    system = fitted({"objective": objective, "negatives_from": "catalogue"}, data=data, steps=1)
+    batch, kind = first_batch(system, data), type(system.fitted().head)
+    alone, one, three = (loss_of(system, batch, auxiliary=weight) for weight in (0.0, 1.0, 3.0))
+    assert one > alone
+    assert three - alone == pytest.approx(3 * (one - alone), rel=1e-4)
+    logits: list[Tensor] = []
+    original = kind.forward
+
+    def watched(*arguments: Any) -> Any:
+        states, found = original(*arguments)
+        logits.append(found)
+        return states, found
+
+    assert batch.targets is not None
+    own = batch.targets[Packing(batch.lengths).last]
+    monkeypatch.setattr(kind, "forward", watched)
+    monkeypatch.setattr(torch, "randint", lambda _, shape, **__: own[:, None].expand(shape))
+    loss = loss_of(system, batch, auxiliary=0.0)
+    assert loss == pytest.approx(float(torch.nn.functional.softplus(-logits[0][:, 0].detach()).mean()), rel=1e-5)
 
 
 def test_the_published_setting_names_two_models_of_their_own() -> None:

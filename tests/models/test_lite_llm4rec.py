@@ -208,3 +208,12 @@ def test_a_second_lesson_leaves_the_item_vectors() -> None:
     assert twice.items.held is not None
     np.testing.assert_array_equal(once.items.held.vectors, twice.items.held.vectors)
     assert not np.allclose(scores_of(once, Requests.of([[3]])), scores_of(twice, Requests.of([[3]])))
+
+
+def test_a_batch_of_people_who_met_nothing_yet_is_a_step_in_both_lessons(tmp_path: Path) -> None:
+    """An encoder learns one event of each history, which may be the first; here every batch holds one history."""
+    bert(tmp_path)
+    rec = {"name": "hub-encoder", "settings": {"model": str(tmp_path)}}
+    settings = {"rec_model": rec, "batch_size": 1, "prefixes": "all", "training.epochs": 1, "cached_epochs": 1}
+    system = made(settings).fit(log_of(np.array([[3, 4], [5, 6]])), Run())
+    assert system.facts["training after that"][0]["steps"] == 4

@@ -50,7 +50,7 @@ from palate.data.batches import SequenceBatch, SequenceBatches
 from palate.parts.calendar import CalendarFeatures
 from palate.parts.contrastive import Alarm, Scale, draw_pool, info_nce
 from palate.parts.dropout import Dropout
-from palate.parts.fusion import Early, Late
+from palate.parts.fusion import Early, Late, tell_apart
 from palate.parts.item_side import ItemSide, ItemTables
 from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.negatives import Popularity
@@ -276,12 +276,10 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         if network.head is None:
             states = self.user_model.packed_states(read, packing, attend_within(packing))
         else:
-            drawn = others[torch.randint(len(pool), (len(batch.lengths), config.contrast), device=read.device)]
-            asked = torch.cat([targets[packing.last][:, None], drawn], 1).to(read.dtype)
+            drawn = torch.randint(len(pool), (len(batch.lengths), config.contrast), device=read.device)
+            asked = torch.cat([targets[packing.last][:, None], others[drawn]], 1).to(read.dtype)
             states, logits = network.head(self.user_model, read, packing, asked)
-            wanted = torch.zeros_like(logits)
-            wanted[:, 0] = 1
-            told_apart = F.binary_cross_entropy_with_logits(logits, wanted)
+            told_apart = tell_apart(logits, pool[drawn] != batch.targets[packing.last][:, None])
         value, share = info_nce(
             states, targets, others, network.scale(), target_rows=batch.targets, pool_rows=pool,
             threshold=config.similar, cap=config.similar_at_most,

@@ -228,8 +228,8 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
         if isinstance(batch, PrefixBatch):  # those without a history stand last, and are answered without the network
             spoken = int((lengths > 0).sum())
             lengths, targets = lengths[:spoken], targets[:spoken]
-        if not len(targets):
-            return 0.0 * network.map.weight.sum()
+        if not len(targets):  # a step must follow, through a weight that learns in this lesson
+            return 0.0 * next(p for p in network.parameters() if p.requires_grad).sum()
         vectors = self._catalogue() if self.config.head == "tied" else None
         read = self._vectors(batch.items) if vectors is None else vectors[batch.items]
         states = self._states(read, lengths, every=self.at_once)
