@@ -14,7 +14,7 @@ from torch import Tensor
 
 from palate.core import store
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError
+from palate.core.errors import ConfigError, StoreError
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.models.hierarchical.lite_llm4rec import LiteLLM4Rec
@@ -155,6 +155,29 @@ def test_new_items_are_answered_by_a_tied_head_and_only_read_by_a_free_one(
     assert not np.allclose(after[2, :N], after[1, :N])
     free.save(tmp_path / "free")
     np.testing.assert_array_equal(scores_of(store.load(tmp_path / "free"), Requests.of([[navy], [], [N]])), after)
+
+
+def test_cached_vectors_answer_as_fresh_ones(tied: LiteLLM4Rec, log: Dataset, tmp_path: Path) -> None:
+    """What lies ready is what its texts give now, and vectors of other weights are never read."""
+    asked = Requests.for_users(log, np.arange(30))
+    kept, held = scores_of(tied, asked), tied.items.held
+    try:
+        tied.items.held = None
+        tied.add_items(log)
+        np.testing.assert_allclose(scores_of(tied, asked), kept, atol=1e-5)
+    finally:
+        tied.items.held = held
+    version = tied.version
+    with torch.no_grad():
+        tied.fitted().map.bias[0] += 1
+    try:
+        assert tied.version != version
+        tied.save(tmp_path / "mixed")
+    finally:
+        with torch.no_grad():
+            tied.fitted().map.bias[0] -= 1
+    with pytest.raises(StoreError, match="made by other weights"):
+        store.load(tmp_path / "mixed")
 
 
 def test_learns_a_hundred_users_by_heart() -> None:
