@@ -15,6 +15,9 @@ Where we depart, and why:
   loss 0 and nothing is learnt ever after.
 - ``negatives_from="met"`` draws from items that somebody met, so that those without an event yet are not taught to be
   wrong; the public code draws from all.
+- Early stopping looks at NDCG@10, the public code at NDCG@200. Warm-up is a number of steps, there a tenth of all;
+  ``paper()`` has 1,000. Gradients are clipped, in ``paper()`` to a norm of 5; there a norm is set and never applied.
+- Where a head is taught, draws that are the target itself do not count against it. The paper does not say.
 - A newcomer is shown what people meet most. MiniLM as the Item LLM is an encoder, mean-pooled; a Llama-shaped User LLM
   drawn from nothing is no pre-trained one: ``remarks`` and every table say so.
 """
@@ -400,7 +403,7 @@ def minilm() -> HLLMConfig:
     """A pre-trained Item LLM on a CPU: MiniLM reads 32 tokens of each item, and learns; the User LLM begins with
     nothing. Few steps of many histories, since a step costs what reading the items of its batch costs."""
     return HLLMConfig(
-        max_tokens=32, batch_size=256, dropout=0.2, pretrained_rate=0.1,
+        max_tokens=32, batch_size=256, dropout=0.2, pretrained_rate=0.1, alarm_steps=10,
         training=TrainingConfig(
             epochs=8, learning_rate=5e-4, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
             schedule="cosine", judge_every=2, patience=3,

@@ -14,6 +14,9 @@ The body of the paper was not at hand; what its abstract and summaries leave ope
 - The bias of a free head begins as the log of each item's share of events, what can be said before anything is read.
 - ``reads="ids"`` puts a table of items in place of their texts: the control that shows what texts add.
 - A newcomer is shown what people meet most.
+
+Of the four systems by which hierarchy and head could be told apart, names by beam search (``p5``) and both together
+(this one) are here; a head on flat text and a hierarchy that spells names are not.
 """
 
 from __future__ import annotations
