@@ -211,7 +211,7 @@ TABLE: tuple[System, ...] = (
         packages=("transformers", "tokenizers"),
     ),
     System(
-        "rank-prompted", "palate.models.prompted.rank_prompted:RankPrompted", "Prompted ranking", "prompted",
+        "rank-prompted", "palate.models.reranking.rank_prompted:RankPrompted", "Prompted ranking", "prompted",
         "Hou et al. 2024, arXiv 2305.08845",
         ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
          "prompts", "new items"),
@@ -315,12 +315,6 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "replay": "palate.backbones.scripted:Replay",
     },
     "user_index": {"reviews": "palate.tokenizers.user_index:UserIndex"},
-    "retriever": {
-        "sasrec": "palate.models.sequential.sasrec:SASRec",
-        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
-        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
-        "hstu": "palate.models.sequential.hstu:HSTU",
-    },
     "graph": GRAPHS,
     "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},
     "retriever": {
@@ -330,6 +324,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "als": "palate.models.collaborative.als:ALS",
         "text-cosine": "palate.models.content.text_cosine:TextCosine",
         "sasrec": "palate.models.sequential.sasrec:SASRec",
+        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
+        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
         "hstu": "palate.models.sequential.hstu:HSTU",
     },
     "annotator": {

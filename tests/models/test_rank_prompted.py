@@ -22,7 +22,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.ranking_prompts import ANSWER
 from palate.models.collaborative.popularity import Popularity
-from palate.models.prompted.rank_prompted import RankPrompted, RankPromptedConfig
+from palate.models.reranking.rank_prompted import RankPrompted, RankPromptedConfig
 from palate.parts.solved_examples import SolvedExamples
 from palate.systems import build
 
