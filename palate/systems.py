@@ -191,7 +191,10 @@ TABLE: tuple[System, ...] = (
     ),
     System(
         "ulmrec", "palate.models.reranking.ulmrec:ULMRec", "ULMRec", "reranking",
-        "Shao et al. 2024, arXiv 2412.05543", ("re-ranks", "user index", "language model", "gradient"), ("item text",),
+        "Shao et al. 2024, arXiv 2412.05543",
+        ("text", "instruction-tuning/full", "instruction-tuning/lora", "prompt-tuning/soft", "re-ranks", "user index",
+         "language model", "gradient"),
+        ("item text",), ("backbone", "user_index", "retriever"), ("user_index.encoder",),
         presets=("tiny", "paper"), pretrained="encoder", packages=("transformers", "tokenizers"),
     ),
     System(
@@ -214,7 +217,7 @@ TABLE: tuple[System, ...] = (
         "rank-prompted", "palate.models.reranking.rank_prompted:RankPrompted", "Prompted ranking", "prompted",
         "Hou et al. 2024, arXiv 2305.08845",
         ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
-         "prompts", "new items"),
+         "re-ranks", "prompts", "new items"),
         ("item text",), ("retriever",), ("backbone", "chat"),
         presets=("tiny", "few_shot", "chain_of_thought"), packages=("transformers", "tokenizers"),
     ),
