@@ -2,8 +2,9 @@
 
 One class holds a ``transformers`` network and a text tokenizer and gives systems the door of
 ``core.protocols.LanguageModel``. How it is tuned is a setting: all of it, low-rank adapters with the base frozen
-(LoRA, Hu et al. 2022, arXiv 2106.09685), or the rows of added tokens alone. Added rows are always trained.
-Shapes: b texts, S tokens, D width, V tokens.
+(LoRA, Hu et al. 2022, arXiv 2106.09685), a prompt of learnt vectors before a frozen model (``backbones.soft_prompt``),
+or the rows of added tokens alone. Added rows are always trained.
+Shapes: b texts, S tokens, D width, V tokens, m vectors of a learnt prompt.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from palate.backbones.added_rows import add_rows, logits_of
 from palate.backbones.hub_files import quietly
 from palate.backbones.packed import Attend, Branches, Groups, can_pack, packed_states, padded_states
+from palate.backbones.soft_prompt import add_words, insert_prompt, prompt_of
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Config, configure
@@ -35,14 +37,17 @@ SIDES = ("left", "right")
 class TuneConfig(Config):
     """How a language model is tuned for its task."""
 
-    tune: Literal["full", "lora", "new-rows"] = "full"
-    """All weights; adapters on linear layers, with the base frozen; or only the rows of added tokens."""
+    tune: Literal["full", "lora", "prompt", "new-rows"] = "full"
+    """All weights; or with the base frozen: adapters on linear layers, a learnt prompt before whatever is read, or only
+    the rows of added tokens."""
     lora_rank: int = Field(8, ge=1)
     lora_alpha: float = Field(32.0, gt=0)
     """What an adapter adds is scaled by alpha / rank."""
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     lora_layers: tuple[str, ...] = ()
     """How the names of the layers end that get adapters, such as q_proj; none named = every linear layer."""
+    prompt_vectors: int = Field(16, ge=1)
+    """m, of a learnt prompt."""
 
 
 class Optimise(Protocol):
@@ -101,14 +106,30 @@ class TextModel(ABC, Generic[C]):
         """D."""
         return int(self.model.get_input_embeddings().embedding_dim)
 
+    @property
+    def prompt(self) -> IntArray:
+        """``[m]`` the ids of the learnt prompt, all below 0; empty where there is none."""
+        found = prompt_of(self.model)
+        return -1 - np.arange(0 if found is None else len(found), dtype=np.int64)
+
+    @property
+    def opening(self) -> IntArray:
+        """The ids that every question to it begins with: its start, where it has one, and the learnt prompt."""
+        start = self.tokenizer.start
+        return self.prompt if start is None or self.kind == "seq2seq" else np.concatenate([[start], self.prompt])
+
     # -- text ----------------------------------------------------------------------------------------------------------
 
     def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
         return self.tokenizer.read(texts, max_tokens)
 
     def framed(self, texts: Sequence[str], max_tokens: int, cut: Literal["end", "middle"] = "end") -> Ragged:
-        """The token ids of each text with what the model's own tokenizer puts around one; ``max_tokens`` in all."""
-        return self.tokenizer.framed(texts, max_tokens, cut)
+        """The token ids of each text with what the model's own tokenizer puts around one; ``max_tokens`` in all. A
+        learnt prompt stands before that and counts for nothing."""
+        framed = self.tokenizer.framed(texts, max_tokens, cut)
+        if not len(self.prompt):
+            return framed
+        return Ragged.of([self.prompt] * len(framed)).joined(framed)
 
     def spell(self, tokens: Ragged) -> list[str]:
         return self.tokenizer.spell(tokens)
@@ -122,7 +143,7 @@ class TextModel(ABC, Generic[C]):
         ids = self.tokenizer.add(words)
         have = self.model.get_input_embeddings().num_embeddings
         if self.tokenizer.size > have:
-            add_rows(self.model, self.tokenizer.size - have)
+            add_words(self.model, self.tokenizer.size - have)
         return ids
 
     # -- the network ---------------------------------------------------------------------------------------------------
@@ -190,6 +211,10 @@ class TextModel(ABC, Generic[C]):
             parameter.requires_grad_(id(parameter) in rows)
         if self.config.tune == "lora":
             _insert_adapters(self.model, self.config)
+        if self.config.tune == "prompt":
+            special = {self.tokenizer.pad, self.tokenizer.start, self.tokenizer.end, self.tokenizer.mask}
+            words = np.setdiff1d(np.arange(self._first_size), [i for i in special if i is not None])
+            insert_prompt(self.model, self.config.prompt_vectors, words)
 
     # -- on disk -------------------------------------------------------------------------------------------------------
 
@@ -271,7 +296,8 @@ def build_network(architecture: Mapping[str, Any]) -> Any:
 
 
 def _added_rows(model: Any) -> list[nn.Parameter]:
-    both = (model.get_input_embeddings(), model.get_output_embeddings())
+    table = model.get_input_embeddings()
+    both = (getattr(table, "table", table) if prompt_of(model) is not None else table, model.get_output_embeddings())
     return [module.rows for module in both if hasattr(module, "rows")]
 
 

@@ -115,6 +115,15 @@ class ScoresAll(Protocol):
 
 
 @runtime_checkable
+class TakesNotes(Protocol):
+    """A system of whose answers more must be said than their figures: failures, what they cost."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the answers given since it was made or loaded."""
+
+
+@runtime_checkable
 class Continues(Protocol):
     """A system that can go on learning from where it stands when the catalogue or the log has grown."""
 
@@ -274,7 +283,11 @@ class LanguageModel(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """Its tokenizer of text, with the ids ``start``, ``end`` (either may be None) and ``pad``."""
+        """Its tokenizer of text, with the ids ``start``, ``end``, ``mask`` (each may be None) and ``pad``."""
+
+    @property
+    def opening(self) -> IntArray:
+        """The ids that every question to it begins with: start and learnt prompt, which is of ids below 0."""
 
     def prepare(self, texts: Sequence[str], run: Run, optimise: Callable[..., Any]) -> Self:
         """Make it ready for data that reads like ``texts``: fetched, or taught on them by the training loop
