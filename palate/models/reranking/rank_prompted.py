@@ -254,14 +254,6 @@ class RankPrompted:
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def retrieved(self, requests: Requests) -> Rankings:
-        """What the model is asked about: the best of the first stage."""
-        self._known()
-        blocks = self.retriever.score_blocks(requests)
-        return rank(
-            blocks, self.config.candidates, leave_out=requests.leave_out, candidates=requests.candidates
-        )  # fmt: skip
-
     def recommend(self, requests: Requests, k: int) -> Rankings:
         """Those asked about first, then the others as the first stage ranks them."""
         blocks = self._blocks(requests)
