@@ -327,7 +327,7 @@ def test_item_numbers_are_read_and_never_predicted() -> None:
     data = replace(data, items=data.items.with_columns(pl.Series("title", titles)))
     scores = {}
     for ids in (False, True):
-        system = fitted({"item_ids": ids}, data=data, steps=150)
+        system = fitted({"item_ids": ids, "training.rates": {"tower": 0.05}}, data=data, steps=150)
         scores[ids] = np.concatenate(list(system.score_blocks(Requests.of([[0], [1]]))))
         np.testing.assert_array_equal(scores[ids][:, 0], scores[ids][:, 1])
     np.testing.assert_array_equal(scores[False][0], scores[False][1])
