@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("tokenizers")
 
+from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Part
 from palate.core.dataset import Dataset
@@ -363,6 +364,34 @@ def test_a_new_item_is_answered_at_once_and_a_retired_one_no_more(log: Dataset, 
     np.testing.assert_array_equal(again.recommend(QUESTIONS, 32).item_rows, system.recommend(QUESTIONS, 32).item_rows)
     again.retire_items(np.array([4]), back=True)
     np.testing.assert_allclose(table(again, QUESTIONS[:1], 31), scores[:, :31], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["random", "independent"])
+def test_only_what_is_new_is_read_when_the_catalogue_changes(
+    log: Dataset, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = p5(kind).fit(log, Run(max_steps=1))
+    system.recommend(QUESTIONS, 5)
+    read: list[str] = []
+    encoded = TextTokenizer._encoded
+    monkeypatch.setattr(TextTokenizer, "_encoded", lambda self, texts: (read.extend(texts), encoded(self, texts))[1])
+
+    def news() -> set[str]:
+        system.recommend(QUESTIONS, 5)
+        found = {text for text in read if text.startswith(("item_", "user_"))}
+        read.clear()
+        return found
+
+    system.retire_items(np.array([4]))
+    assert news() == set()
+    system.retire_items(np.array([4]), back=True)
+    assert news() == set()
+    system.add_items(grown(log))
+    assert news() == {"item_" + system.tokenizer.codes.spell(row) for row in (30, 31)}
+    monkeypatch.undo()
+    fresh_copy = P5(system.config, tokenizer=system.tokenizer)
+    fresh_copy.network, fresh_copy.facts, fresh_copy.text = system.network, system.facts, system.text
+    assert fresh_copy.recommend(QUESTIONS, 9).scores.tobytes() == system.recommend(QUESTIONS, 9).scores.tobytes()
 
 
 def test_goes_on_with_a_grown_catalogue(log: Dataset) -> None:
