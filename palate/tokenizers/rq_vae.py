@@ -53,6 +53,9 @@ from palate.parts.repair import TieBreak, name_all, name_more
 from palate.parts.sinkhorn import UniformConfig
 from palate.training.loop import optimise, seeded
 
+GOOD_USAGE = 0.8
+"""Share of a level's codes in use below which the facts of a fit say so."""
+
 
 class RQVAEConfig(Config):
     encoder: Part = Part(name="auto")
@@ -71,7 +74,8 @@ class RQVAEConfig(Config):
     weight: float = Field(1.0, gt=0)
     """Of both terms beside the reconstruction."""
     uniform_last: bool = True
-    """Spread the last level's codes evenly, in training and in repair."""
+    """Spread the last level's codes evenly, in repair and, where a batch has as many items as a level codes, in
+    training: over fewer items evenness would mean nothing."""
     uniform: UniformConfig = UniformConfig()
     tie_break: TieBreak = "match"
     """Items that share a name take free codes of the last level, or get one more token that counts them."""
@@ -79,7 +83,8 @@ class RQVAEConfig(Config):
     restart_epochs: int = Field(5, ge=0)
     """Codes that nothing chose for so long start again; 0 = never."""
     least_usage: float = Field(0.02, ge=0, le=1)
-    """Share of a level's codes that must be in use; below it the codebook has collapsed and training stops."""
+    """Share of a level's codes that must be in use; below it the codebook has collapsed and training stops. Below four
+    fifths the facts of the fit say so, and ``palate names`` with them."""
     batch_size: int = Field(1024, ge=1)
     training: TrainingConfig = TrainingConfig(
         epochs=60, learning_rate=3e-3, weight_decay=1e-4, clip_norm=1.0, judge_every=5
@@ -110,6 +115,14 @@ class Network(nn.Module):
     def latent(self, vectors: Tensor) -> Tensor:
         """``[n, width]`` what is quantised."""
         return self.encoder((vectors - self.mean) / self.deviation)
+
+    def loss(self, vectors: Tensor, config: RQVAEConfig) -> Tensor:
+        """What a batch ``[n, D]`` teaches: the error of the reconstruction and ``weight`` times the two terms."""
+        inputs = (vectors - self.mean) / self.deviation
+        even = config.uniform_last and len(vectors) >= config.size
+        quantised = self.quantiser(self.encoder(inputs), config.uniform if even else None)
+        terms = quantised.codebook + config.beta * quantised.commitment
+        return F.mse_loss(self.decoder(quantised.vectors), inputs) + config.weight * terms
 
     @torch.no_grad()
     def quality(self, vectors: Tensor) -> tuple[float, IntArray]:
@@ -191,14 +204,6 @@ class RQVAE(NamesVectors[RQVAEConfig]):
                 network.quantiser.cpu().begin(latent, torch.Generator().manual_seed(run.seed))
                 network.to(run.device)
 
-        def loss(batch: Tensor) -> Tensor:
-            inputs = (batch - network.mean) / network.deviation
-            # A batch smaller than the codebook cannot use all of it: evenness would mean nothing.
-            even = config.uniform_last and len(batch) >= config.size
-            quantised = network.quantiser(network.encoder(inputs), config.uniform if even else None)
-            terms = quantised.codebook + config.beta * quantised.commitment
-            return F.mse_loss(network.decoder(quantised.vectors), inputs) + config.weight * terms
-
         distinct = len(torch.unique(vectors, dim=0))
 
         def look() -> float:
@@ -207,10 +212,15 @@ class RQVAE(NamesVectors[RQVAEConfig]):
             check_usage(used, distinct, config)
             return -error
 
+        def loss(batch: Tensor) -> Tensor:
+            return network.loss(batch, config)
+
         # Which code is nearest hangs on small differences, and the network is small: never in half precision.
         outcome = optimise(network, batches, loss, replace(run, precision="fp32"), config.training, look)
         self.facts["training"] = outcome.facts()
-        return network.cpu().eval()
+        network = network.cpu().eval()
+        self.facts["notes"] = remarks(network.quality(vectors)[1], len(vectors), distinct, config)
+        return network
 
     def _points(self, vectors: Tensor) -> Tensor:
         network = self._fitted()
@@ -232,6 +242,26 @@ class RQVAE(NamesVectors[RQVAEConfig]):
             self.network = Network(self.sized, len(weights["mean"]))
         self.network.load_state_dict(weights)
         self.network.eval()
+
+
+def remarks(used: IntArray, n_vectors: int, distinct: int, config: RQVAEConfig) -> list[str]:
+    """What a reader of the names should know of a fit: levels that use ``used`` ``[K]`` codes where more could be, and
+    spreading that batches were too small for."""
+    notes = []
+    could = min(config.size, distinct)
+    for level, count in enumerate(used.tolist(), start=1):
+        if count < GOOD_USAGE * could:
+            notes.append(
+                f"level {level} uses {count:,} of the {could:,} codes that it could ({count / could:.0%}): fewer codes "
+                f"(size), restart_epochs=1 or more epochs may spread items better"
+            )
+    largest = min(config.batch_size, n_vectors)
+    if config.uniform_last and largest < config.size:
+        notes.append(
+            f"the last level was not spread in training, since no batch ({largest:,} items) has as many items as a "
+            f"level has codes ({config.size:,}); names were spread all the same"
+        )
+    return notes
 
 
 def check_usage(used: IntArray, distinct: int, config: RQVAEConfig) -> None:
