@@ -2,9 +2,9 @@
 
 Both begin with the items' vectors and end with a catalogue that a decoder can search: names and their trie. Ours names
 the new items around those that are there (``ItemTokenizer.add``), and its copy of the tokenizer counts too; the
-reference learns codes again and names everything, as a tokenizer without ``add`` would have to. What must hold first: no
-name that was given has changed, no two are alike, and a walk through the trie finds every new item. Vectors are 384 wide
-and lie in 200 clumps; the tokenizer is residual k-means as it is by default.
+reference learns codes again and names everything, as a tokenizer without ``add`` would have to. What must hold first:
+no name that was given has changed, no two are alike, and a walk through the trie finds every new item. Vectors are 384
+wide and lie in 200 clumps; the tokenizer is residual k-means as it is by default.
 """
 
 from __future__ import annotations

@@ -109,8 +109,9 @@ class Naming:
 
 def needs_end(codes: Codes) -> bool:
     """Whether names must end with a token of their own, so that none is the beginning of another: where they differ in
-    length, and where they are plain text, since a catalogue that grows has longer numbers and titles."""
-    return not codes.atomic or bool(codes.lengths.min(initial=0) < codes.lengths.max(initial=0))
+    length, and where they are plain text, since a catalogue that grows has longer numbers and titles. Of names in new
+    words none that is added begins like another: their last word stands nowhere else in a name."""
+    return not codes.atomic or len(np.unique(codes.lengths)) > 1
 
 
 def add_names(tokenizer: ItemTokenizer, catalogue: Dataset, *, ended: bool) -> None:
