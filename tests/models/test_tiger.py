@@ -192,8 +192,9 @@ def test_an_added_item_is_answered_at_once_and_a_retired_one_never(tokenizer: st
     )
 
 
-def test_numbers_that_grow_longer_are_answered_and_else_refused() -> None:
+def test_numbers_that_grow_longer_are_answered_and_else_refused(walker: TIGER) -> None:
     """Numbers from 10 to 29, and then 100, which would begin like 10."""
+    assert not walker.fitted().ended  # one new word each
     data = circle()
     larger = grown(data, ["new"] * 71)
     system = fitted({"tokenizer": "sequential", "tokenizer.first": 10}, steps=1, data=data)
@@ -256,6 +257,14 @@ def test_an_unseen_twin_is_found_only_where_that_is_asked_for() -> None:
     assert answers[0.0][0] == 18
     assert 19 not in answers[0.0]
     assert answers[0.4][:2] == [18, 19]
+
+
+def test_names_by_residual_k_means_and_by_an_rq_vae_serve_alike() -> None:
+    """The band: what follows is said first for nine starts of ten or more, by either."""
+    titles = [f"{'abcdefghij'[item % 10]}{item} story of {item * 7}" for item in range(N)]
+    for names in ({"tokenizer": "residual-kmeans"}, {"tokenizer": "rq-vae", "tokenizer.training.epochs": 20}):
+        small = {"tokenizer.size": 8, "tokenizer.levels": 2, "tokenizer.encoder": "tf-idf"}
+        assert hits(fitted(names | small, steps=250, data=circle(titles=titles))) >= 0.9
 
 
 def test_the_paper_s_names_are_three_levels_and_a_counter() -> None:
