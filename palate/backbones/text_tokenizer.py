@@ -16,7 +16,7 @@ import numpy as np
 from palate.core.errors import ConfigError, DataError, MissingExtraError
 from palate.core.ragged import IntArray, Ragged
 
-PAD, START, END = "<pad>", "<s>", "</s>"
+PAD, START, END, MASK = "<pad>", "<s>", "</s>", "<mask>"
 PROBE = "a"
 """A text of one token in every vocabulary."""
 ANCHORS = ("=", "\n")
@@ -24,21 +24,23 @@ ANCHORS = ("=", "\n")
 
 
 class TextTokenizer:
-    """The ids ``pad``, ``start`` and ``end`` are in the vocabulary; ``start`` and ``end`` may be None."""
+    """The ids ``pad``, ``start``, ``end`` and ``mask`` (what stands for a hidden token) are in the vocabulary; all but
+    ``pad`` may be None."""
 
-    def __init__(self, inner: Any, pad: int, start: int | None, end: int | None) -> None:
-        self.inner, self.pad, self.start, self.end = inner, pad, start, end
+    def __init__(self, inner: Any, pad: int, start: int | None, end: int | None, mask: int | None = None) -> None:
+        self.inner, self.pad, self.start, self.end, self.mask = inner, pad, start, end, mask
 
     @classmethod
-    def taught(cls, texts: Sequence[str], size: int) -> Self:
-        """A vocabulary of at most ``size`` tokens, of which 256 are the bytes and 3 mark padding, start and end.
+    def taught(cls, texts: Sequence[str], size: int, *, mask: bool = False) -> Self:
+        """A vocabulary of at most ``size`` tokens, of which 256 are the bytes and 3 mark padding, start and end; a
+        fourth stands for a hidden token where ``mask`` asks for it.
 
         The same texts, in any order, give the same vocabulary. Raises ``DataError`` where there is no text.
         """
         distinct = sorted({text for text in texts if text})
         if not distinct:
             raise DataError("a text tokenizer cannot be taught without any text")
-        library = _library()
+        library, special = _library(), [PAD, START, END, *([MASK] if mask else [])]
         inner = library.Tokenizer(library.models.BPE())
         inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = library.decoders.ByteLevel()
@@ -46,12 +48,12 @@ class TextTokenizer:
             distinct,
             library.trainers.BpeTrainer(
                 vocab_size=size,
-                special_tokens=[PAD, START, END],
+                special_tokens=special,
                 initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
                 show_progress=False,
             ),
         )
-        return cls(inner, *(inner.token_to_id(word) for word in (PAD, START, END)))
+        return cls(inner, *(inner.token_to_id(word) for word in special))
 
     @classmethod
     def of_model(cls, folder: Path) -> Self:
@@ -74,7 +76,7 @@ class TextTokenizer:
         inner.no_padding()
         pads = (found.pad_token_id, found.eos_token_id, 0)
         pad = next(i for i in pads if i is not None)
-        return cls(inner, pad, found.bos_token_id, found.eos_token_id)
+        return cls(inner, pad, found.bos_token_id, found.eos_token_id, found.mask_token_id)
 
     @property
     def size(self) -> int:
@@ -151,7 +153,7 @@ class TextTokenizer:
 
     def spell(self, tokens: Ragged) -> list[str]:
         """The text of each row; padding, start and end are left out."""
-        silent = {i for i in (self.pad, self.start, self.end) if i is not None}
+        silent = {i for i in (self.pad, self.start, self.end, self.mask) if i is not None}
         rows = [[i for i in row.tolist() if i not in silent] for row in tokens]
         return list(self.inner.decode_batch(rows, skip_special_tokens=False))
 
@@ -174,11 +176,14 @@ class TextTokenizer:
 
     def facts(self) -> dict[str, Any]:
         """Everything, as plain values."""
-        return {"json": self.inner.to_str(), "pad": self.pad, "start": self.start, "end": self.end}
+        return {
+            "json": self.inner.to_str(), "pad": self.pad, "start": self.start, "end": self.end, "mask": self.mask,
+        }  # fmt: skip
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> Self:
-        return cls(_library().Tokenizer.from_str(facts["json"]), facts["pad"], facts["start"], facts["end"])
+        inner = _library().Tokenizer.from_str(facts["json"])
+        return cls(inner, facts["pad"], facts["start"], facts["end"], facts.get("mask"))
 
     def _encoded(self, texts: Sequence[str]) -> Any:
         return self.inner.encode_batch(list(texts), add_special_tokens=False)

@@ -24,6 +24,7 @@ from palate.core.errors import StoreError, TrainingError
 from palate.core.protocols import Judge
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
+from palate.training.learnt import learnt
 from palate.training.loop import Batches, Outcome, optimise, seeded
 
 C = TypeVar("C", bound=Config)
@@ -154,7 +155,7 @@ class GradientSystem(ABC, Generic[C, N]):
         first, *more = [outcome.facts() for outcome in outcomes]
         self.facts = {
             "shape": shape, "fitted_on": train.fingerprint, "training": first,
-            **({"training after that": more} if more else {}), **self.remarks(),
+            **({"training after that": more} if more else {}), **learnt(network, self.parts), **self.remarks(),
         }  # fmt: skip
         return self
 

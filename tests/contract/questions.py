@@ -109,7 +109,7 @@ def read(path: Path) -> Requests:
         return Requests(histories, stored["history_times"], stored["user_rows"], stored["times"])
 
 
-SMALLER = {"lc-rec": {"batch_size": 24}}
+SMALLER = {"lc-rec": {"batch_size": 24}, "ulmrec": {"batch_size": 16, "backbone.steps": 40}}
 """Settings of systems whose tiny preset takes long steps."""
 
 

@@ -1,4 +1,4 @@
-"""LC-Rec: scores by hand, naming and telling learnt by heart, what is taught and what is not, planted text, growth, the hub."""
+"""LC-Rec: scores by hand, naming and telling by heart, what is taught and what is not, planted text, growth, the hub."""
 
 from __future__ import annotations
 
@@ -311,9 +311,10 @@ def test_what_is_liked_is_written_without_the_event_that_is_searched_for() -> No
 
 
 def test_naming_and_telling_can_be_learnt_by_heart() -> None:
-    """Three of the six tasks, over a catalogue of twelve items and one event: title → code of each item, and every token
-    of every response. Not covered: ``fusionseqrec``, whose responses are those of the other two, and ``itemsearch`` and
-    ``preferenceobtain``, where one question has several right answers. Twenty items take more steps than a test may."""
+    """Three of the six tasks, over a catalogue of twelve items and one event: title → code of each item, and every
+    token of every response. Not covered: ``fusionseqrec``, whose responses are those of the other two, and
+    ``itemsearch`` and ``preferenceobtain``, where one question has several right answers. Twenty items take more steps
+    than a test may."""
     train = log(n_users=1, text=[f"Book {row} about the {KINDS[row % 4]}." for row in range(12)])
     train = train.keeping(np.arange(train.n_interactions) < 1)
     tasks = ("seqrec", "item2index", "index2item")

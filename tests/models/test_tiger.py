@@ -260,11 +260,14 @@ def test_an_unseen_twin_is_found_only_where_that_is_asked_for() -> None:
 
 
 def test_names_by_residual_k_means_and_by_an_rq_vae_serve_alike() -> None:
-    """The band: what follows is said first for nine starts of ten or more, by either."""
+    """The band: what follows is said first for seven starts of ten or more by either, and they differ by two at most."""
     titles = [f"{'abcdefghij'[item % 10]}{item} story of {item * 7}" for item in range(N)]
+    shares = []
     for names in ({"tokenizer": "residual-kmeans"}, {"tokenizer": "rq-vae", "tokenizer.training.epochs": 20}):
         small = {"tokenizer.size": 8, "tokenizer.levels": 2, "tokenizer.encoder": "tf-idf"}
-        assert hits(fitted(names | small, steps=250, data=circle(titles=titles))) >= 0.9
+        shares.append(hits(fitted(names | small, steps=250, data=circle(titles=titles))))
+    assert min(shares) >= 0.7
+    assert abs(shares[0] - shares[1]) <= 0.2
 
 
 def test_the_paper_s_names_are_three_levels_and_a_counter() -> None:

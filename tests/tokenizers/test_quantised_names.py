@@ -86,7 +86,8 @@ def test_the_loss_is_that_of_the_paper_term_by_term() -> None:
         config = settings.model_copy(update={"beta": beta, "weight": weight})
         # The codebook term has the value of the commitment term; only what they move differs.
         expected = error + weight * (1 + beta) * commitment
-        assert network.loss(vectors, config).item() == pytest.approx(expected, rel=1e-5)
+        network.config = config
+        assert network.loss(vectors).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_fit_says_which_levels_are_thin_and_that_batches_were_too_small() -> None:
@@ -94,7 +95,7 @@ def test_a_fit_says_which_levels_are_thin_and_that_batches_were_too_small() -> N
     assert any(note.startswith("level 1 uses ") for note in thin.facts["notes"])
     assert "note: level 1 uses " in thin.health().table()
     small = rq(kinds(), batch_size=15, **{"training.epochs": 1})
-    assert any("no batch (15 items) has as many items as a level has codes (16)" in n for n in small.facts["notes"])
+    assert any("no batch (of 15) has as many as a level has codes (16)" in n for n in small.facts["notes"])
     assert rq_vae.remarks(np.array([16, 13, 16]), 600, 600, RQVAEConfig(levels=3, size=16)) == []
     (note,) = rq_vae.remarks(np.array([16, 12, 16]), 600, 600, RQVAEConfig(levels=3, size=16))
     assert note.startswith("level 2 uses 12 of the 16 codes that it could (75%)")

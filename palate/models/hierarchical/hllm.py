@@ -154,8 +154,9 @@ class Network(nn.Module):
         if config.objective != "generative":
             self.head = (Early if config.objective == "early" else Late)(width, config.head_width)
         self.popularity = Popularity(n_items)
-        self.tower.requires_grad_(config.learns != "user")
-        self.user.requires_grad_(config.learns != "item")
+        for resting, model in (("user", self.tower), ("item", self.user)):
+            if config.learns == resting:  # else its own ``tune`` says what of it learns
+                model.requires_grad_(False)
         self.user.get_input_embeddings().requires_grad_(False)
 
     def projected(self, pooled: Tensor) -> Tensor:

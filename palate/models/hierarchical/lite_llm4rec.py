@@ -121,7 +121,8 @@ class Network(nn.Module):
                 nn.init.normal_(table.weight, std=0.02)
         self.drop = Dropout(config.dropout)
         self.popularity = Popularity(n_items)
-        self.tower.requires_grad_(config.learns == "both" and config.reads == "text")
+        if config.learns != "both" or config.reads != "text":  # else its own ``tune`` says what of it learns
+            self.tower.requires_grad_(False)
 
     def projected(self, pooled: Tensor) -> Tensor:
         """``[n, D of the Item LLM]`` → ``[n, D]``: z."""
@@ -261,7 +262,7 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
         """Vectors of the events ``[P, D]`` → the state at the last place of each history ``[b, D]``, or at ``every``
         event ``[P, D]``. None is empty; ``lengths`` ``[b]`` longest first."""
         x = self.fitted().drop(vectors).to(self.rec_model.model.dtype)
-        before, after = (self._prompt(text) for text in (self.config.before, self.config.after))
+        before, after = self._prompt(self.config.before, begins=True), self._prompt(self.config.after)
         packing = Packing(lengths + len(before) + len(after), x.device)
         places = packing.positions
         total = torch.repeat_interleave(lengths + len(before), packing.lengths).to(x.device)
@@ -276,13 +277,13 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
         states = self.rec_model.packed_states(whole, packing, attend_within(packing))
         return states[event] if every else states[packing.last]
 
-    def _prompt(self, text: str) -> Tensor:
-        """``[m, D]`` input embeddings of its tokens."""
+    def _prompt(self, text: str, *, begins: bool = False) -> Tensor:
+        """``[m, D]`` input embeddings of its tokens, behind those of a learnt prompt where it ``begins``."""
         model, device = self.rec_model, self.fitted().popularity.log_share.device
-        if not text:
+        if not isinstance(model, TextModel):
             return torch.zeros(0, model.width, device=device)
-        assert isinstance(model, TextModel)
         tokens = model.read([text]).flat().astype(np.int64)
+        tokens = np.concatenate([model.prompt, tokens]) if begins else tokens
         return model.embed(torch.from_numpy(tokens).to(device)[None])[0]
 
     def settle(self) -> None:
