@@ -315,12 +315,6 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "replay": "palate.backbones.scripted:Replay",
     },
     "user_index": {"reviews": "palate.tokenizers.user_index:UserIndex"},
-    "retriever": {
-        "sasrec": "palate.models.sequential.sasrec:SASRec",
-        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
-        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
-        "hstu": "palate.models.sequential.hstu:HSTU",
-    },
     "graph": GRAPHS,
     "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},
     "retriever": {
@@ -329,6 +323,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "ease": "palate.models.collaborative.ease:EASE",
         "als": "palate.models.collaborative.als:ALS",
         "text-cosine": "palate.models.content.text_cosine:TextCosine",
+        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
+        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
         "sasrec": "palate.models.sequential.sasrec:SASRec",
         "hstu": "palate.models.sequential.hstu:HSTU",
     },
