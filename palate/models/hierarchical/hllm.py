@@ -180,6 +180,7 @@ class HLLM(ReadsItems[HLLMConfig, Network], ScoresAll):
     """The recommender. ``network`` is None until fitted or loaded."""
 
     config_type = HLLMConfig
+    items: ItemSide
 
     def __init__(
         self,
