@@ -293,8 +293,9 @@ class LanguageModel(Protocol):
         """Make it ready for data that reads like ``texts``: fetched, or taught on them by the training loop
         ``optimise``. It begins anew: what was added and tuned is forgotten."""
 
-    def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
-        """The token ids of each text, without start, end and padding; the first ``max_tokens`` of them."""
+    def read(self, texts: Sequence[str], max_tokens: int | None = None, *, inside: bool = False) -> Ragged:
+        """The token ids of each text, without start, end and padding; the first ``max_tokens`` of them. ``inside``
+        reads each as it stands in the middle of a text, where some tokenizers would put a space before it."""
 
     def spell(self, tokens: Ragged) -> list[str]:
         """The text of each row of token ids."""
