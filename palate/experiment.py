@@ -215,7 +215,7 @@ def evaluate(
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained),
         cost=fitted.facts["cost"], marks=sorted(marks), notes=_searched(fitted),
     )  # fmt: skip
-    report = replace(report, notes=tuple(notes))
+    report = replace(report, notes=(*report.notes, *notes))
     write_report(report, fitted.report_folder(protocol))
     return report
 

@@ -65,7 +65,9 @@ def in_parts(score: Callable[[Tensor], Tensor], names: Tensor, vocabulary: int, 
     if row is not None:
         most = min(most, row // max(depth - 1, 1))
     return (
-        torch.cat([score(part) for part in names.split(max(most, 1), 1)], 1) if n else names.new_zeros((b, 0)).float()
+        torch.cat([score(part) for part in torch.split(names, max(most, 1), 1)], 1)
+        if n
+        else names.new_zeros((b, 0)).float()
     )
 
 
