@@ -326,6 +326,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "ease": "palate.models.collaborative.ease:EASE",
         "als": "palate.models.collaborative.als:ALS",
         "text-cosine": "palate.models.content.text_cosine:TextCosine",
+        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
+        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
         "sasrec": "palate.models.sequential.sasrec:SASRec",
         "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
         "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",

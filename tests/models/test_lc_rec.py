@@ -1,4 +1,4 @@
-"""LC-Rec: scores by hand, naming and telling by heart, what is taught and what is not, planted text, growth, hub."""
+"""LC-Rec: scores by hand, naming and telling by heart, what is taught and what not, planted text, growth, the hub."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def test_an_unseen_twin_is_found_only_where_that_is_asked_for() -> None:
 
 
 def test_names_by_residual_k_means_and_by_an_rq_vae_serve_alike() -> None:
-    """The band: what follows is said first for seven starts of ten or more by either, and they differ by two."""
+    """The band: what follows is said first for seven starts of ten or more by either; they differ by two at most."""
     titles = [f"{'abcdefghij'[item % 10]}{item} story of {item * 7}" for item in range(N)]
     shares = []
     for names in ({"tokenizer": "residual-kmeans"}, {"tokenizer": "rq-vae", "tokenizer.training.epochs": 20}):

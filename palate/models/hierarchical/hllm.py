@@ -180,6 +180,7 @@ class HLLM(ReadsItems[HLLMConfig, Network], ScoresAll):
     """The recommender. ``network`` is None until fitted or loaded."""
 
     config_type = HLLMConfig
+    items: ItemSide
 
     def __init__(
         self,
@@ -403,10 +404,10 @@ def minilm() -> HLLMConfig:
     """A pre-trained Item LLM on a CPU: MiniLM reads 32 tokens of each item, and learns; the User LLM begins with
     nothing. Few steps of many histories, since a step costs what reading the items of its batch costs."""
     return HLLMConfig(
-        max_tokens=32, batch_size=256, dropout=0.2, pretrained_rate=0.1, alarm_steps=10,
+        max_tokens=32, cut="middle", batch_size=256, dropout=0.2, pretrained_rate=0.1, alarm_steps=10,
         training=TrainingConfig(
-            epochs=8, learning_rate=5e-4, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
-            schedule="cosine", judge_every=2, patience=3,
+            epochs=16, learning_rate=5e-4, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
+            schedule="cosine", judge_every=4, patience=3,
         ),
     )  # fmt: skip
 

@@ -138,6 +138,7 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
     """The recommender. ``network`` is None until fitted or loaded."""
 
     config_type = LiteLLM4RecConfig
+    items: ItemSide
 
     def __init__(
         self,
