@@ -165,18 +165,22 @@ class CausalSpeaker:
         return self.asked
 
     def _read(self) -> Tensor:
-        from transformers import DynamicCache
-
         places = (self.seen.cumsum(1) - 1).clamp(min=0)
         causal = torch.ones(self.tokens.shape[1:] * 2, dtype=torch.bool, device=self.tokens.device).tril()
         mask = (causal & self.seen[:, None, :]) | torch.eye(len(causal), dtype=torch.bool, device=causal.device)
-        # Beams side by side may be more tokens than a window: a cache made for the model would drop some.
         out = self.model(
             input_ids=self.tokens, attention_mask=_additive(mask, self.model.dtype), position_ids=places,
-            past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1,
+            past_key_values=self._empty_cache(), use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         self.cache = out.past_key_values
         return out.logits
+
+    def _empty_cache(self) -> Any:
+        """Where layers have a window, a cache of the model's kind that drops nothing: beams side by side may be more
+        tokens than the window. None = the model makes its own."""
+        if _window(self.model.config) is None:
+            return None
+        return type(self.model(input_ids=self.tokens[:1, -1:], use_cache=True).past_key_values)()
 
     def say(self, names: Tensor) -> Tensor:
         def score(some: Tensor) -> Tensor:
