@@ -281,15 +281,19 @@ def test_the_curve_holds_every_share_and_seed_and_falls(tmp_path: Any) -> None:
     small, large = (set(map(tuple, some_of(made.train, s).interactions.rows())) for s in (0.1, 0.4))
     assert small < large
     plan = make_plan("rating-mf", "nowhere", preset="tiny", seeds=2)
-    curve = data_efficiency([plan, make_plan("rating-average", "nowhere")], made, Run(), [0.05, 1.0])
+    plans = {"factors": plan, "item": make_plan("rating-average", "nowhere"),
+             "user": make_plan("rating-average", "nowhere", preset="user")}  # fmt: skip
+    curve = data_efficiency(plans, made, Run(), [0.05, 1.0])
     curve.write(tmp_path / "curve.json")
     kept = json.loads((tmp_path / "curve.json").read_text())
-    assert [(p["system"], p["share"], len(p["of_seeds"])) for p in kept["points"]] == [
-        ("rating-mf", 0.05, 2), ("rating-mf", 1.0, 2), ("rating-average", 0.05, 1), ("rating-average", 1.0, 1)
-    ]  # fmt: skip
+    assert [(p["name"], p["system"], p["share"], len(p["of_seeds"])) for p in kept["points"]] == [
+        (name, plans[name].system, share, 2 if name == "factors" else 1) for name in plans for share in (0.05, 1.0)
+    ]
+    assert curve.points[4].figure == curve.points[5].figure, "whose own past average is asked needs no lesson"
     assert hash_of(rating_cases(made)) in kept["questions"]
     few, all_of_it = curve.points[:2]
     assert all_of_it.figure.value < few.figure.value - 0.3
     assert few.events == round(0.05 * made.train.n_interactions)
     draw(curve, tmp_path / "curve.svg")
-    assert "share of the train part" in (tmp_path / "curve.svg").read_text() or (tmp_path / "curve.svg").stat().st_size
+    drawn = (tmp_path / "curve.svg").read_text()
+    assert all(f"<!-- {said} -->" in drawn for said in ("share of the train part", "RMSE", *plans)), "labels are paths"
