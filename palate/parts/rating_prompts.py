@@ -44,8 +44,15 @@ class PromptTokens:
             return cls(tokens, -1, -1 if end is None else end)
         return cls(tokens, -1 if start is None else start, -1)
 
-    def prompts(self, rows: IntArray, after: int | None = None) -> Ragged:
-        """The tokens of each row of pieces ``[b, P]`` (-1 = none), then the token ``after``."""
+    def prompts(self, rows: IntArray, after: int | None = None, room: int | None = None) -> Ragged:
+        """The tokens of each row of pieces ``[b, P]`` (-1 = none), then the token ``after``.
+
+        Of a prompt that is longer than ``room`` tokens the first events of its histories are left out, the oldest.
+        Raises ``ConfigError`` where the rest is too long as well.
+        """
+        if room is not None:
+            around = (self.start >= 0) + sum(token is not None and token >= 0 for token in (after, self.end))
+            rows = self.within(rows, room - around)
         there = rows >= 0
         chosen = self.pieces[rows[there]]
         of_piece = np.zeros(rows.shape, dtype=np.int64)
@@ -57,6 +64,31 @@ class PromptTokens:
             if token is not None and token >= 0:
                 whole = whole.joined(_each(token, len(rows)))
         return whole
+
+    def within(self, rows: IntArray, room: int) -> IntArray:
+        """``[b, P]`` rows of pieces that hold at most ``room`` tokens: without as many events as needed, from the left.
+        An event is three pieces: the line's beginning, the item, the rating."""
+        sizes = np.where(rows >= 0, self.pieces.lengths[rows], 0)
+        over = sizes.sum(1) - room
+        if not (over > 0).any():
+            return rows
+        begins = rows == FIXED.index("line")
+        of_event = np.where(begins, sizes + np.roll(sizes, -1, 1) + np.roll(sizes, -2, 1), 0)
+        gone = begins & (np.cumsum(of_event, 1) - of_event < over[:, None])
+        left = over - np.where(gone, of_event, 0).sum(1)
+        if (left > 0).any():
+            worst = int(room + left.max())
+            raise ConfigError(
+                f"a prompt of {worst} tokens without any history does not fit into the {room} that this language model "
+                "can read: lower text_tokens, shots or answer_tokens"
+            )
+        return np.where(gone | np.roll(gone, 1, 1) | np.roll(gone, 2, 1), -1, rows)
+
+
+def places_of(lm: LanguageModel) -> int | None:
+    """The longest prompt that a model was made for; None where places are told by distances alone (T5)."""
+    found = getattr(lm.model.config, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _each(token: int, n: int) -> Ragged:

@@ -39,7 +39,7 @@ from palate.core.space import Choice, SearchSpace
 from palate.core.texts import packed, unpacked
 from palate.data.rating_prompts import FIXED, VERSION, Pieces, read_rating, texts_for
 from palate.data.ratings import rated_before, ratings_of
-from palate.parts.rating_prompts import PromptTokens, RatingWords, by_length, last_states, rating_words
+from palate.parts.rating_prompts import PromptTokens, RatingWords, by_length, last_states, places_of, rating_words
 from palate.training.loop import optimise, seeded
 
 TOLD = 20
@@ -232,20 +232,23 @@ class RatingPrompted:
         lm = self.backbone
         assert lm is not None
         tokens, words = self._read_pieces()
+        room = places_of(lm)
         if words is not None:
-            prompts = tokens.prompts(rows, words.before)
+            prompts = tokens.prompts(rows, words.before, room)
             for some in by_length(prompts):
                 yield some, self._likelihoods(lm, prompts[some], words), False
             return
-        prompts = tokens.prompts(rows)
+        stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"])
+        if room is not None and lm.kind == "causal":  # what is written stands behind the prompt
+            room -= max(self.config.longest, int(stricter.lengths[0]) + 12)
+        prompts = tokens.prompts(rows, None, room)
         for some in by_length(prompts):
             texts = written(lm, prompts[some], self.config.longest)
             found = np.array([self._read(text) for text in texts])
             yield some, found, False
             silent = np.flatnonzero(np.isnan(found))
             if len(silent):
-                stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"] * len(silent))
-                texts = written(lm, prompts[some[silent]].joined(stricter), 12)
+                texts = written(lm, prompts[some[silent]].joined(stricter[np.zeros(len(silent), dtype=np.int64)]), 12)
                 yield some[silent], np.array([self._read(text) for text in texts]), True
 
     def _likelihoods(self, lm: LanguageModel, prompts: Ragged, words: RatingWords) -> FloatArray:

@@ -38,7 +38,7 @@ from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.rating_prompts import VERSION, Pieces, nearest_level, texts_for
 from palate.data.ratings import RatingBatches, ratings_of
-from palate.parts.rating_prompts import PromptTokens, RatingWords, by_length, last_states, rating_words
+from palate.parts.rating_prompts import PromptTokens, RatingWords, by_length, last_states, places_of, rating_words
 from palate.training.loop import optimise
 from palate.training.shell import GradientSystem, Lesson
 
@@ -152,7 +152,8 @@ class RatingLM(GradientSystem[RatingLMConfig, Network]):
         assert self._pieces is not None
         assert self._tokens is not None
         rows = self._pieces.rows(requests, self.config.length, "ask")
-        return self._tokens.prompts(rows, None if self.config.head == "regression" else self.words.before)
+        before = None if self.config.head == "regression" else self.words.before
+        return self._tokens.prompts(rows, before, places_of(self.backbone))
 
     def remarks(self) -> dict[str, Any]:
         assert self._pieces is not None
