@@ -14,7 +14,7 @@ from rating_logs import log, lovers
 
 from palate.backbones.scripted import Scripted
 from palate.core.chat import ChatReply, ChatRequest, Message
-from palate.core.errors import ConfigError
+from palate.core.errors import BudgetError, ConfigError, EndpointError
 from palate.core.ragged import Ragged
 from palate.core.ratings import RatingRequests
 from palate.core.run import Run
@@ -261,6 +261,37 @@ def test_a_chat_model_may_think_first_or_tell_its_chances() -> None:
     np.testing.assert_allclose(stars, [(0.55 * 4 + 0.25 * 5) / 0.8], rtol=1e-6)
     with pytest.raises(ConfigError, match="it needs answer=text"):
         build("rating-prompted", {"thinking": True})
+
+
+class Paid(Scripted):
+    """As a model of an endpoint: its answers cost something, so they are kept."""
+
+    pretrained = "LM"  # type: ignore[assignment]
+
+
+def test_answers_that_were_paid_for_outlive_a_failure(tmp_path: Any) -> None:
+    """Three of four answers come before the endpoint fails; only the fourth is asked again. A budget stops in time."""
+    asked = questions(*((([0, 1], [5, 4], item, 0)) for item in range(2, 6)))
+    file = str(tmp_path / "answers.sqlite")
+
+    def of(answers: Any, **settings: Any) -> tuple[RatingPrompted, Paid]:
+        chat = Paid(answers=answers)
+        config = RatingPromptedConfig(answer="text", parallel=1, ledger=file, **settings)
+        return RatingPrompted(config, chat=chat).fit(lovers(), Run()), chat
+
+    system, chat = of(["1", "2", "3"])
+    with pytest.raises(EndpointError, match="was asked once more"):
+        system.predict(asked)
+    assert len(chat.asked) == 4
+    system, chat = of(["5"])
+    assert system.predict(asked).stars.tolist() == [1, 2, 3, 5]
+    assert len(chat.asked) == 1
+    assert system.predict(asked).stars.tolist() == [1, 2, 3, 5], "and nobody is asked a second time"
+    other = questions(([0, 1], [5, 4], 9, 0))
+    with pytest.raises(BudgetError, match="everything written is kept"):
+        of(["4"], budget_tokens=10)[0].predict(other)
+    with pytest.raises(ConfigError, match="a budget is kept in the ledger"):
+        build("rating-prompted", {"ledger": None, "budget_tokens": 10})
 
 
 def test_a_causal_model_writes_and_failures_count() -> None:
