@@ -201,7 +201,7 @@ TABLE: tuple[System, ...] = (
     System(
         "rating-lm", "palate.models.rating.rating_lm:RatingLM", "Tuned language model", "rating",
         "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "gradient"), ("ratings", "item text"),
-        presets=("tiny", "classification", "paper"), packages=("transformers", "tokenizers"),
+        presets=("tiny", "small", "classification", "paper"), packages=("transformers", "tokenizers"),
         ability="RatingPredictor",
     ),
     System(

@@ -17,6 +17,8 @@ from palate.core.protocols import LanguageModel
 from palate.core.ragged import IntArray, Ragged
 from palate.core.ratings import Stars
 from palate.data.rating_prompts import FIXED, Pieces, spelled
+from palate.parts.item_tower import attend_within
+from palate.parts.packing import Packing
 
 TOKENS_AT_ONCE = 16_384
 """Of one batch of prompts that are answered, padding included."""
@@ -98,8 +100,11 @@ def _each(token: int, n: int) -> Ragged:
 def last_states(lm: LanguageModel, prompts: Ragged) -> Tensor:
     """``[b, D]`` the state after each prompt: a decoder's last one, or the first of a decoder beside an encoder."""
     if lm.kind == "causal":
-        ids, mask = lm.padded(prompts, "left")
-        return lm.states(lm.embed(ids), mask)[:, -1]
+        order = np.argsort(-prompts.lengths, kind="stable")
+        packing = Packing(torch.from_numpy(prompts.lengths[order].astype(np.int64)), lm.model.device)
+        ids = torch.from_numpy(prompts[order].flat().astype(np.int64)).to(lm.model.device)
+        states = lm.packed_states(lm.embed(ids), packing, attend_within(packing))
+        return states[packing.last][torch.from_numpy(np.argsort(order)).to(states.device)]
     ids, mask = lm.padded(prompts)
     states = lm.states(lm.embed(ids), mask)
     first = torch.full((len(prompts), 1), lm.model.config.decoder_start_token_id, device=ids.device)

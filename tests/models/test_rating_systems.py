@@ -20,7 +20,7 @@ from palate.core.ratings import RatingRequests
 from palate.core.run import Run
 from palate.curve import data_efficiency, draw, some_of
 from palate.data.rating_prompts import Pieces, nearest_level, read_rating
-from palate.data.ratings import hash_of, rated_before, rating_cases, statistics
+from palate.data.ratings import RatingBatches, hash_of, rated_before, rating_cases, statistics
 from palate.data.split import leave_one_out, split
 from palate.evaluation.ratings import rating_judge
 from palate.experiment import make_plan
@@ -160,6 +160,32 @@ def test_tastes_that_are_planted_are_found(name: str, bound: float) -> None:
     assert rmse(fresh, test) > 1.7
     if name == "rating-transformer":
         assert rmse(taught, untold(test)) > rmse(taught, test) + 0.5, "the history is what tells the taste"
+
+
+def test_averages_of_items_read_no_history_and_those_of_users_nothing_else() -> None:
+    made = leave_one_out(lovers())
+    test = rating_cases(made)
+    silent = untold(test)
+    item = build("rating-average").fit(made.train, Run())
+    everybody = build("rating-average", preset="everybody").fit(made.train, Run())
+    user = build("rating-average", preset="user").fit(made.train, Run())
+    assert rmse(item, silent) == rmse(item, test)
+    assert rmse(user, silent) == rmse(everybody, test) != rmse(user, test)
+
+
+def test_short_epochs_go_through_every_rating_before_any_comes_again() -> None:
+    train = lovers(n_users=10)
+    batches = RatingBatches(train, length=0, batch_size=16, seed=3, each=50)
+    assert len(batches) == 4
+    drawn = [np.concatenate(list(batches.orders(epoch))) for epoch in range(6)]
+    assert [len(some) for some in drawn] == [50] * 6
+    passes = np.concatenate(drawn)
+    for start in (0, 140):
+        assert sorted(passes[start : start + 140].tolist()) == list(range(140))
+    np.testing.assert_array_equal(np.concatenate(list(batches.orders(2, skip=1))), drawn[2][16:])
+    whole = RatingBatches(train, length=0, batch_size=16, seed=3)
+    assert sorted(np.concatenate(list(whole.orders(1))).tolist()) == list(range(140))
+    assert np.concatenate(list(whole.orders(1))).tolist() != np.concatenate(list(whole.orders(0))).tolist()
 
 
 def untold(cases: Any) -> Any:
