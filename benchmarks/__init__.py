@@ -17,6 +17,8 @@ BENCHMARKS = {
     "one-reading": "benchmarks.one_reading:run",
     "item-encoding": "benchmarks.item_encoding:run",
     "lite-vs-beam": "benchmarks.lite_vs_beam:run",
+    "serving": "benchmarks.serving:run",
+    "living-catalogue": "benchmarks.living_catalogue:run",
     "two-tower-serving": "benchmarks.two_tower_serving:run",
 }
 """Name → where its function lives. The only list."""

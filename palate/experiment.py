@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
-from palate.core.protocols import Continues, Judge, ReadsWords, Recommender, ScoresAll
+from palate.core.protocols import Continues, Judge, ReadsWords, Recommender, ScoresAll, TakesNotes
 from palate.core.run import Run
 from palate.core.split import Split
 from palate.core.store import write_json
@@ -20,6 +20,8 @@ from palate.runs import FittedRun, Plan, versions
 from palate.systems import build, check_parts, pretrained, system
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from palate.core.dataset import Dataset
     from palate.core.report import Report
     from palate.evaluation.protocols import AnyProtocol, PreferenceAxes, Rating
@@ -200,15 +202,20 @@ def evaluate(
         )
         write_report(report, fitted.report_folder(protocol))
         return report
-    tables = (
-        judge_cases(fitted.system(seed, verify=False), split.test, protocol, train=split.train, seed=seed)
-        for seed in seeds
-    )
+    notes: list[str] = []
+
+    def tables() -> Iterator[pl.DataFrame]:
+        for seed in seeds:
+            asked = fitted.system(seed, verify=False)
+            yield judge_cases(asked, split.test, protocol, train=split.train, seed=seed)
+            notes.extend(f"{fitted.name}: {note}" for note in (asked.notes if isinstance(asked, TakesNotes) else ()))
+
     report = make_report(
-        tables, split, protocol, name=fitted.name, system=fitted.plan.system,
+        tables(), split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained),
-        cost=fitted.facts["cost"], marks=sorted(marks),
+        cost=fitted.facts["cost"], marks=sorted(marks), notes=_searched(fitted),
     )  # fmt: skip
+    report = replace(report, notes=(*report.notes, *notes))
     write_report(report, fitted.report_folder(protocol))
     return report
 
@@ -271,8 +278,14 @@ def _axes_report(fitted: FittedRun, protocol: PreferenceAxes, split: Split, mark
     return make_axes_report(
         tables, split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,
-        notes=asked.notes,
+        notes=[*asked.notes, *_searched(fitted)],
     )  # fmt: skip
+
+
+def _searched(fitted: FittedRun) -> list[str]:
+    """How wide a system searches that does not score every item: figures depend on it."""
+    beam = fitted.plan.config.get("beam")
+    return [f"{fitted.name}: beam search, {beam} beams"] if beam else []
 
 
 def report_of(fitted: FittedRun, protocol: AnyProtocol | None = None) -> Report:

@@ -2,6 +2,7 @@
 
     title = "…"          what it reproduces, in one line
     system = "tiger"     data = "amazon-2014-beauty"     preset, split, seeds, precision, budget as on the command line
+    tags, learns, frozen what it is in the words of ``palate.taxonomy``, and which of its parts a fit changes
     [settings]           on top of the preset; keys may be dotted
     [published]          the paper's figures under the names of our metrics, with ``source`` saying where they were read
 
@@ -30,6 +31,12 @@ class Recipe(Config):
     data: str | None = None
     title: str = ""
     paper: str = ""
+    tags: tuple[str, ...] = ()
+    """How items are represented and by what paradigm it learns, in the words of ``palate.taxonomy``."""
+    learns: tuple[str, ...] = ()
+    """What the fit changes: ``network``, parts by field, or what is put into a frozen one (``backbone.prompt``)."""
+    frozen: tuple[str, ...] = ()
+    """Parts that it reads and does not change."""
     note: str = ""
     """What a person should know before starting it: how long, on what."""
     preset: str | None = None

@@ -30,8 +30,13 @@ class System:
     family: str
     paper: str
     tags: tuple[str, ...] = ()
+    """Words of one's own, and those of ``palate.taxonomy``: how items are represented, by what paradigm it learns."""
     needs: tuple[str, ...] = ()
     """What must be known beside who met what, such as ``item text``."""
+    learns: tuple[str, ...] = ("network",)
+    """What a fit changes by default settings: the system's own, and parts by the field that names them."""
+    frozen: tuple[str, ...] = ()
+    """Parts that it reads and never changes, likewise; ``tokenizer.encoder`` is a part of a part."""
     presets: tuple[str, ...] = ()
     """Functions of the module that return other settings than the default."""
     pretrained: Pretrained = "no"
@@ -69,145 +74,188 @@ class System:
 TABLE: tuple[System, ...] = (
     System(
         "popularity", "palate.models.collaborative.popularity:Popularity", "Popularity", "collaborative",
-        "counts, overall or with a half-life", ("non-personal",), presets=("recent",),
+        "counts, overall or with a half-life", ("id", "non-personal"), learns=("counts",), presets=("recent",),
     ),
     System(
         "item-knn", "palate.models.collaborative.item_knn:ItemKNN", "ItemKNN", "collaborative",
-        "Deshpande & Karypis 2004", ("neighbourhood", "closed form"), presets=("recent", "ml_100k"),
+        "Deshpande & Karypis 2004", ("id", "neighbourhood", "closed form"), learns=("similarities",),
+        presets=("recent", "ml_100k"),
     ),
     System(
         "ease", "palate.models.collaborative.ease:EASE", "EASE", "collaborative",
-        "Steck 2019, arXiv 1905.03375", ("linear", "closed form"), presets=("recent", "ml_100k"),
+        "Steck 2019, arXiv 1905.03375", ("id", "linear", "closed form"), learns=("weights",),
+        presets=("recent", "ml_100k"),
     ),
     System(
         "als", "palate.models.collaborative.als:ALS", "ALS", "collaborative",
-        "Hu, Koren & Volinsky 2008", ("matrix factorisation",), presets=("recent", "ml_100k"),
+        "Hu, Koren & Volinsky 2008", ("id", "matrix factorisation"), learns=("factors",), presets=("recent", "ml_100k"),
     ),
     System(
         "bpr", "palate.models.collaborative.bpr:BPR", "BPR-MF", "collaborative",
-        "Rendle et al. 2009, arXiv 1205.2618", ("matrix factorisation", "gradient"), presets=(),
+        "Rendle et al. 2009, arXiv 1205.2618", ("id", "matrix factorisation", "gradient"), presets=(),
     ),
     System(
         "lightgcn", "palate.models.graph.lightgcn:LightGCN", "LightGCN", "graph",
-        "He et al. 2020, arXiv 2002.02126", ("graph", "gradient"), presets=("paper",),
+        "He et al. 2020, arXiv 2002.02126", ("id", "graph", "gradient"), presets=("paper",),
     ),
     System(
         "gccf", "palate.models.graph.gccf:GCCF", "LR-GCCF", "graph",
-        "Chen et al. 2020, arXiv 2001.10167", ("graph", "gradient"), presets=("paper",),
+        "Chen et al. 2020, arXiv 2001.10167", ("id", "graph", "gradient"), presets=("paper",),
     ),
     System(
         "sgl", "palate.models.graph.sgl:SGL", "SGL", "graph",
-        "Wu et al. 2021, arXiv 2010.10783", ("graph", "self-supervised", "gradient"), presets=("paper",),
+        "Wu et al. 2021, arXiv 2010.10783", ("id", "graph", "self-supervised", "gradient"), presets=("paper",),
     ),
     System(
         "simgcl", "palate.models.graph.simgcl:SimGCL", "SimGCL", "graph",
-        "Yu et al. 2022, arXiv 2112.08679", ("graph", "self-supervised", "gradient"), presets=("paper",),
+        "Yu et al. 2022, arXiv 2112.08679", ("id", "graph", "self-supervised", "gradient"), presets=("paper",),
     ),
     System(
         "autocf", "palate.models.graph.autocf:AutoCF", "AutoCF", "graph",
-        "Xia et al. 2023, arXiv 2303.07797", ("graph", "self-supervised", "masked", "gradient"), presets=("paper",),
+        "Xia et al. 2023, arXiv 2303.07797", ("id", "graph", "self-supervised", "masked", "gradient"),
+        presets=("paper",),
     ),
     System(
         "text-cosine", "palate.models.content.text_cosine:TextCosine", "Text cosine", "content",
-        "frozen vectors of item texts, mean of the history", ("item text", "words", "new items"), ("item text",),
-        presets=("tiny",), pretrained="encoder",
+        "frozen vectors of item texts, mean of the history", ("text", "item text", "words", "new items"),
+        ("item text",), (), ("encoder",), presets=("tiny",), pretrained="encoder",
     ),
     System(
         "gru4rec", "palate.models.sequential.gru4rec:GRU4Rec", "GRU4Rec", "sequential",
-        "Hidasi et al. 2016, arXiv 1511.06939", ("recurrent", "gradient"), presets=("tiny",),
+        "Hidasi et al. 2016, arXiv 1511.06939", ("id", "pre-training/next-token", "recurrent", "gradient"),
+        presets=("tiny",),
     ),
     System(
         "bert4rec", "palate.models.sequential.bert4rec:BERT4Rec", "BERT4Rec", "sequential",
-        "Sun et al. 2019, arXiv 1904.06690", ("attention", "cloze", "gradient"), presets=("tiny",),
+        "Sun et al. 2019, arXiv 1904.06690", ("id", "pre-training/masked", "attention", "cloze", "gradient"),
+        presets=("tiny",),
     ),
     System(
         "sasrec", "palate.models.sequential.sasrec:SASRec", "SASRec", "sequential",
-        "Kang & McAuley 2018, arXiv 1808.09781", ("attention", "gradient"), presets=("tiny", "paper_2018"),
+        "Kang & McAuley 2018, arXiv 1808.09781", ("id", "pre-training/next-token", "attention", "gradient"),
+        presets=("tiny", "paper_2018"),
     ),
     System(
         "hstu", "palate.models.sequential.hstu:HSTU", "HSTU", "sequential",
-        "Zhai et al. 2024, arXiv 2402.17152", ("attention", "time", "gradient"),
+        "Zhai et al. 2024, arXiv 2402.17152", ("id", "pre-training/next-token", "attention", "time", "gradient"),
         presets=("tiny", "paper_ml_1m", "large"),
     ),
     System(
         "tiger", "palate.models.generative.tiger:TIGER", "TIGER", "generative",
-        "Rajput et al. 2023, arXiv 2305.05065", ("semantic IDs", "encoder-decoder", "gradient"), ("item text",),
+        "Rajput et al. 2023, arXiv 2305.05065",
+        ("id", "text", "pre-training/next-token", "semantic IDs", "encoder-decoder", "gradient"), ("item text",),
+        ("network", "tokenizer"), ("tokenizer.encoder",),
         presets=("tiny", "small", "paper"), pretrained="encoder",
     ),
     System(
         "lc-rec", "palate.models.generative.lc_rec:LCRec", "LC-Rec", "generative",
-        "Zheng et al. 2024, arXiv 2311.09049", ("semantic IDs", "language model", "instructions", "gradient"),
-        ("item text",), presets=("tiny", "unaligned", "paper"), pretrained="encoder",
-        packages=("transformers", "tokenizers"),
+        "Zheng et al. 2024, arXiv 2311.09049",
+        ("id", "text", "instruction-tuning/full", "instruction-tuning/lora", "prompt-tuning/soft", "semantic IDs",
+         "language model", "instructions", "gradient"),
+        ("item text",), ("backbone", "tokenizer"), ("tokenizer.encoder",),
+        presets=("tiny", "unaligned", "paper"), pretrained="encoder", packages=("transformers", "tokenizers"),
     ),
     System(
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
-        "Hua et al. 2023, arXiv 2305.06569", ("prompts", "names", "gradient"),
-        presets=("tiny", "paper"), packages=("tokenizers",),
+        "Hua et al. 2023, arXiv 2305.06569",
+        ("id", "text", "pre-training/next-token", "instruction-tuning/full", "prompts", "names", "gradient"),
+        learns=("network", "tokenizer"), presets=("tiny", "paper"), packages=("tokenizers",),
     ),
     System(
         "mender-tok", "palate.models.generative.mender_tok:MenderTok", "Mender-Tok", "generative",
         "Paischer et al. 2025, arXiv 2412.08604",
-        ("names", "words", "preferences", "new items", "language model", "gradient"), ("item text",),
+        ("id", "text", "fine-tuning/full", "fine-tuning/lora", "prompt-tuning/soft", "names", "words", "preferences",
+         "new items", "language model", "gradient"),
+        ("item text",), ("network", "tokenizer"), ("reader", "encoder", "tokenizer.encoder"),
         presets=("tiny", "paper"), pretrained="encoder", packages=("transformers", "tokenizers"),
     ),
     System(
         "mender-emb", "palate.models.generative.mender_emb:MenderEmb", "Mender-Emb", "generative",
-        "Paischer et al. 2025, arXiv 2412.08604", ("names", "words", "preferences", "new items", "gradient"),
-        ("item text",), presets=("tiny", "paper"), pretrained="encoder",
+        "Paischer et al. 2025, arXiv 2412.08604",
+        ("id", "text", "names", "words", "preferences", "new items", "gradient"), ("item text",),
+        ("network", "tokenizer"), ("encoder", "tokenizer.encoder"), presets=("tiny", "paper"), pretrained="encoder",
     ),
     System(
         "rlmrec", "palate.models.alignment.rlmrec:RLMRec", "RLMRec", "alignment",
-        "Ren et al. 2024, arXiv 2310.15950", ("graph", "profiles", "self-supervised", "gradient"), ("item text",),
+        "Ren et al. 2024, arXiv 2310.15950",
+        ("hybrid", "prompting/zero-shot", "graph", "profiles", "self-supervised", "gradient"), ("item text",),
+        ("network", "graph"), ("encoder",),
         presets=("tiny", "generative", "paper", "paper_generative"), pretrained="encoder",
     ),
     System(
         "llmrec", "palate.models.alignment.llmrec:LLMRec", "LLMRec", "alignment",
-        "Wei et al. 2024, arXiv 2311.00423", ("graph", "augmentation", "side information", "gradient"), ("item text",),
+        "Wei et al. 2024, arXiv 2311.00423",
+        ("hybrid", "prompting/zero-shot", "graph", "augmentation", "side information", "gradient"), ("item text",),
+        ("network", "base"), ("encoder",),
         presets=("tiny", "paper"), pretrained="encoder",
     ),
     System(
+        "ulmrec", "palate.models.reranking.ulmrec:ULMRec", "ULMRec", "reranking",
+        "Shao et al. 2024, arXiv 2412.05543",
+        ("text", "instruction-tuning/full", "instruction-tuning/lora", "prompt-tuning/soft", "re-ranks", "user index",
+         "language model", "gradient"),
+        ("item text",), ("backbone", "user_index", "retriever"), ("user_index.encoder",),
+        presets=("tiny", "paper"), pretrained="encoder", packages=("transformers", "tokenizers"),
+    ),
+    System(
         "hllm", "palate.models.hierarchical.hllm:HLLM", "HLLM", "hierarchical",
-        "Chen et al. 2024, arXiv 2409.12740", ("item text", "language model", "contrastive", "gradient"),
-        ("item text",), presets=("tiny", "minilm", "paper"), pretrained="encoder",
-        packages=("transformers", "tokenizers"),
+        "Chen et al. 2024, arXiv 2409.12740",
+        ("text", "fine-tuning/full", "fine-tuning/lora", "prompt-tuning/soft", "item text", "language model",
+         "contrastive", "gradient"),
+        ("item text",), ("network", "item_model", "user_model"),
+        presets=("tiny", "minilm", "paper"), pretrained="encoder", packages=("transformers", "tokenizers"),
     ),
     System(
         "lite-llm4rec", "palate.models.hierarchical.lite_llm4rec:LiteLLM4Rec", "Lite-LLM4Rec", "hierarchical",
-        "Wang et al. 2024, arXiv 2402.09543", ("item text", "language model", "gradient"),
-        ("item text",), presets=("tiny", "cold", "paper"), pretrained="encoder",
+        "Wang et al. 2024, arXiv 2402.09543",
+        ("text", "id", "fine-tuning/full", "fine-tuning/lora", "prompt-tuning/soft", "item text", "language model",
+         "gradient"),
+        ("item text",), ("network", "item_model", "rec_model"), presets=("tiny", "cold", "paper"), pretrained="encoder",
         packages=("transformers", "tokenizers"),
     ),
     System(
+        "rank-prompted", "palate.models.reranking.rank_prompted:RankPrompted", "Prompted ranking", "prompted",
+        "Hou et al. 2024, arXiv 2305.08845",
+        ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
+         "re-ranks", "prompts", "new items"),
+        ("item text",), ("retriever",), ("backbone", "chat"),
+        presets=("tiny", "few_shot", "chain_of_thought"), packages=("transformers", "tokenizers"),
+    ),
+    System(
         "rating-average", "palate.models.rating.average:RatingAverage", "Average rating", "rating",
-        "heuristics of Kang et al. 2023, arXiv 2305.06474", ("heuristic",), ("ratings",),
+        "heuristics of Kang et al. 2023, arXiv 2305.06474", ("id", "heuristic"), ("ratings",), ("averages",),
         presets=("everybody", "user"), ability="RatingPredictor",
     ),
     System(
         "rating-mf", "palate.models.rating.mf:RatingMF", "MF of ratings", "rating",
-        "Koren, Bell & Volinsky 2009", ("matrix factorisation", "gradient"), ("ratings",),
+        "Koren, Bell & Volinsky 2009", ("id", "matrix factorisation", "gradient"), ("ratings",),
         presets=("tiny",), ability="RatingPredictor",
     ),
     System(
         "rating-mlp", "palate.models.rating.mlp:RatingMLP", "MLP of ratings", "rating",
-        "He et al. 2017, arXiv 1708.05031", ("neural", "gradient"), ("ratings",),
+        "He et al. 2017, arXiv 1708.05031", ("id", "neural", "gradient"), ("ratings",),
         presets=("tiny",), ability="RatingPredictor",
     ),
     System(
         "rating-transformer", "palate.models.rating.transformer_mlp:TransformerMLP", "Transformer-MLP", "rating",
-        "Kang et al. 2023, arXiv 2305.06474", ("attention", "text", "gradient"), ("ratings", "item text"),
+        "Kang et al. 2023, arXiv 2305.06474", ("text", "attention", "gradient"), ("ratings", "item text"),
         presets=("tiny",), ability="RatingPredictor",
     ),
     System(
         "rating-lm", "palate.models.rating.rating_lm:RatingLM", "Tuned language model", "rating",
-        "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "gradient"), ("ratings", "item text"),
+        "Kang et al. 2023, arXiv 2305.06474",
+        ("text", "pre-training/next-token", "pre-training/masked", "fine-tuning/full", "fine-tuning/lora",
+         "prompt-tuning/soft", "language model", "prompts", "gradient"),
+        ("ratings", "item text"), ("network", "backbone"),
         presets=("tiny", "small", "classification", "paper"), packages=("transformers", "tokenizers"),
         ability="RatingPredictor",
     ),
     System(
         "rating-prompted", "palate.models.rating.prompted:RatingPrompted", "Prompted language model", "rating",
-        "Kang et al. 2023, arXiv 2305.06474", ("language model", "prompts", "zero-shot", "few-shot"),
-        ("ratings", "item text"), presets=("tiny", "few_shot", "chain_of_thought"),
+        "Kang et al. 2023, arXiv 2305.06474",
+        ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
+         "prompts"),
+        ("ratings", "item text"), (), ("backbone", "chat"), presets=("tiny", "few_shot", "chain_of_thought"),
         packages=("transformers", "tokenizers"), ability="RatingPredictor",
     ),
 )  # fmt: skip
@@ -269,8 +317,20 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "scripted": "palate.backbones.scripted:Scripted",
         "replay": "palate.backbones.scripted:Replay",
     },
+    "user_index": {"reviews": "palate.tokenizers.user_index:UserIndex"},
     "graph": GRAPHS,
     "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},
+    "retriever": {
+        "popularity": "palate.models.collaborative.popularity:Popularity",
+        "item-knn": "palate.models.collaborative.item_knn:ItemKNN",
+        "ease": "palate.models.collaborative.ease:EASE",
+        "als": "palate.models.collaborative.als:ALS",
+        "text-cosine": "palate.models.content.text_cosine:TextCosine",
+        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
+        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
+        "sasrec": "palate.models.sequential.sasrec:SASRec",
+        "hstu": "palate.models.sequential.hstu:HSTU",
+    },
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
         "chat": "palate.annotation.chat:ChatAnnotator",

@@ -16,7 +16,7 @@ from palate.systems import _named, system
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_is_a_plan_that_could_start(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.title

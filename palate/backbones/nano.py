@@ -3,7 +3,9 @@
 A decoder in the shape of Llama (Touvron et al. 2023, arXiv 2302.13971: RMSNorm, rotary positions, SwiGLU, no biases),
 with input and output table tied, and a text tokenizer taught on the same text. It stands in for a pre-trained language
 model where there is none: what it does is the system's own doing, what it knows is not. Tables therefore show it as
-``pretrained: no``. Texts are joined, cut into blocks and learnt token by token; blocks may hold several texts.
+``pretrained: no``. Texts are joined and cut into blocks, which may hold several. They are learnt token by token, or
+with ``objective="masked"`` by filling in what is hidden of them (Devlin et al. 2019, arXiv 1810.04805): then every
+token sees every other, and the model only reads.
 
 What it becomes follows from the texts, whatever their order, and from its settings, so it is taught once and kept in
 the cache; random numbers come from its own seed, so whether it was kept changes nothing after it.
@@ -12,7 +14,7 @@ the cache; random numbers come from its own seed, so whether it was kept changes
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -29,7 +31,7 @@ from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import AttentionConfig
 from palate.core.errors import StoreError, TrainingError
-from palate.core.ragged import Ragged
+from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
 
@@ -53,6 +55,10 @@ class NanoConfig(AttentionConfig, TuneConfig):
     """Tokens of one block of teaching."""
     batch_size: int = Field(8, ge=1)
     """Blocks a step."""
+    objective: Literal["next-token", "masked"] = "next-token"
+    """What teaching asks for: each token from those before it, or hidden ones from all others."""
+    hidden: float = Field(0.15, gt=0, lt=1)
+    """Share of tokens that ``masked`` asks for."""
     seed: int = 0
     """Of first weights and order of texts; a run's own seed changes nothing here."""
     pretraining: TrainingConfig = TrainingConfig(
@@ -90,11 +96,53 @@ class Blocks:
             yield blocks[start : start + self.batch_size]
 
 
-class Nano(TextModel[NanoConfig]):
-    """The language model. ``folder`` is where taught ones are kept, by default that of ``cache``."""
+class MaskedBlocks:
+    """The batches of ``blocks`` with tokens to fill in: what is read ``[b, S]``, and what is asked for ``[b, S]``, -1
+    where nothing is. A pure function of (seed, epoch).
+
+    Of ``share`` of the tokens four fifths are hidden behind ``mask``, a tenth are others drawn among ``words``, a tenth
+    stay as they are; ``kept`` ids are never asked for. Every block asks for one token at least.
+    """
+
+    def __init__(self, blocks: Blocks, *, share: float, mask: int, kept: Sequence[int], words: IntArray) -> None:
+        self.blocks, self.share, self.mask, self.kept, self.words = blocks, share, mask, list(kept), words
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for place, ids in enumerate(self.blocks.epoch(epoch, skip), start=skip):
+            rng = np.random.default_rng([self.blocks.seed, epoch, place])
+            read, asked = self.hide(ids.numpy(), rng)
+            yield torch.from_numpy(read), torch.from_numpy(asked)
+
+    def hide(self, ids: IntArray, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        """Of one batch."""
+        lot = np.where(np.isin(ids, self.kept), 2.0, rng.random(ids.shape))
+        chosen = (lot < self.share) | (lot == lot.min(1, keepdims=True)) & (lot < 1)
+        how = rng.random(ids.shape)
+        instead = np.where(how < 0.8, self.mask, np.where(how < 0.9, rng.choice(self.words, ids.shape), ids))
+        return np.where(chosen, instead, ids), np.where(chosen, ids, -1)
+
+
+class TaughtHere(TextModel[NanoConfig]):
+    """What nano is, wherever its weights come from."""
 
     config_type = NanoConfig
     pretrained: Literal["no"] = "no"
+
+    @property
+    def kind(self) -> Literal["causal", "encoder"]:
+        return "encoder" if self.config.objective == "masked" else "causal"
+
+    def states(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        if self.kind == "causal":
+            return super().states(embeddings, mask)
+        return states_both_ways(self.model, embeddings, mask)
+
+
+class Nano(TaughtHere):
+    """The language model. ``folder`` is where taught ones are kept, by default that of ``cache``."""
 
     def __init__(self, config: NanoConfig | None = None, folder: Path | None = None) -> None:
         super().__init__(config)
@@ -122,7 +170,8 @@ class Nano(TextModel[NanoConfig]):
 
     def _key(self, texts: Sequence[str], steps: int) -> str:
         """Everything that what is taught follows from; how it is tuned later is no part of it."""
-        settings = self.config.model_dump_json(exclude={*TuneConfig.model_fields, "steps"})
+        idle = {"objective", "hidden"} if self.config.objective == "next-token" else set()
+        settings = self.config.model_dump_json(exclude={*TuneConfig.model_fields, "steps", *idle})
         return digest([f"nano/{SHAPE} {steps}", settings, *texts])
 
     @staticmethod
@@ -136,11 +185,8 @@ class Nano(TextModel[NanoConfig]):
             return None
 
 
-class Taught(TextModel[NanoConfig]):
+class Taught(TaughtHere):
     """nano as it is kept in the cache: nothing added, nothing tuned."""
-
-    config_type = NanoConfig
-    pretrained: Literal["no"] = "no"
 
     def prepare(
         self, texts: Sequence[str], run: Run, optimise: Optimise | None = None, *, fitted_on: str = store.NO_DATA
@@ -150,7 +196,7 @@ class Taught(TextModel[NanoConfig]):
 
     def teach(self, texts: Sequence[str], run: Run, optimise: Optimise | None) -> None:
         """Tokenizer and weights from ``texts``. The caller's random state is untouched."""
-        tokenizer = TextTokenizer.taught(texts, self.config.vocabulary)
+        tokenizer = TextTokenizer.taught(texts, self.config.vocabulary, mask=self.kind == "encoder")
         devices = [torch.device(run.device)] if run.device.startswith("cuda") else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.config.seed)
@@ -159,13 +205,24 @@ class Taught(TextModel[NanoConfig]):
             if self.config.steps:
                 if optimise is None:
                     raise TrainingError("nano must be taught first: call prepare with the training loop")
-                batches = Blocks(ended(tokenizer, texts), self.config.block, self.config.batch_size, self.config.seed)
+                batches, loss = self._lesson(tokenizer, texts)
                 quiet = replace(  # in fp32: who filled the cache must not decide what others find there
                     run, precision="fp32", seed=self.config.seed, max_steps=self.config.steps, folder=None,
                     resume=False, budget_seconds=None,
                 )  # fmt: skip
-                optimise(model, batches, lambda ids: next_token_loss(model, ids), quiet, self.config.pretraining)
+                optimise(model, batches, loss, quiet, self.config.pretraining)
             model.eval()
+
+    def _lesson(self, tokenizer: TextTokenizer, texts: Sequence[str]) -> tuple[Any, Callable[[Any], Tensor]]:
+        config, model = self.config, self.model
+        blocks = Blocks(ended(tokenizer, texts), config.block, config.batch_size, config.seed)
+        if self.kind == "causal":
+            return blocks, lambda ids: next_token_loss(model, ids)
+        assert tokenizer.mask is not None
+        kept = [i for i in (tokenizer.pad, tokenizer.start, tokenizer.end, tokenizer.mask) if i is not None]
+        words = np.setdiff1d(np.arange(tokenizer.size), kept)
+        batches = MaskedBlocks(blocks, share=config.hidden, mask=tokenizer.mask, kept=kept, words=words)
+        return batches, lambda batch: masked_token_loss(model, *batch)
 
     def _architecture(self, tokenizer: TextTokenizer) -> dict[str, Any]:
         config = self.config
@@ -189,3 +246,24 @@ def next_token_loss(model: Any, ids: Tensor) -> Tensor:
     ids = ids.to(model.device)
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+
+
+def masked_token_loss(model: Any, read: Tensor, asked: Tensor) -> Tensor:
+    """Mean over the tokens of ``asked`` ``[b, S]`` that are not -1, from ``read`` ``[b, S]``."""
+    read, asked = read.to(model.device), asked.to(model.device)
+    wanted = asked >= 0
+    states = states_both_ways(model, model.get_input_embeddings()(read), torch.ones_like(wanted))
+    return F.cross_entropy(model.get_output_embeddings()(states[wanted]).float(), asked[wanted])
+
+
+def states_both_ways(model: Any, embeddings: Tensor, mask: Tensor) -> Tensor:
+    """``[b, S, D]``, ``[b, S]`` → ``[b, S, D]`` where every token sees every other that is no padding."""
+    places = (mask.long().cumsum(1) - 1).clamp(min=0)
+    # Padding sees itself, for a softmax over nothing is no number.
+    seen = mask.bool()[:, None, :] | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    hidden = torch.zeros(seen.shape, dtype=embeddings.dtype, device=seen.device)
+    hidden.masked_fill_(~seen, torch.finfo(hidden.dtype).min)
+    out = model.base_model(
+        inputs_embeds=embeddings, attention_mask=hidden[:, None], position_ids=places, use_cache=False
+    )
+    return out.last_hidden_state

@@ -2,8 +2,9 @@
 
 One class holds a ``transformers`` network and a text tokenizer and gives systems the door of
 ``core.protocols.LanguageModel``. How it is tuned is a setting: all of it, low-rank adapters with the base frozen
-(LoRA, Hu et al. 2022, arXiv 2106.09685), or the rows of added tokens alone. Added rows are always trained.
-Shapes: b texts, S tokens, D width, V tokens.
+(LoRA, Hu et al. 2022, arXiv 2106.09685), a prompt of learnt vectors before a frozen model (``backbones.soft_prompt``),
+or the rows of added tokens alone. Added rows are always trained.
+Shapes: b texts, S tokens, D width, V tokens, m vectors of a learnt prompt.
 """
 
 from __future__ import annotations
@@ -22,25 +23,29 @@ from torch import Tensor, nn
 from palate.backbones.added_rows import add_rows, logits_of
 from palate.backbones.hub_files import quietly
 from palate.backbones.packed import Attend, Branches, Groups, can_pack, packed_states, padded_states
+from palate.backbones.soft_prompt import add_words, insert_prompt, prompt_of
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Config, configure
-from palate.core.errors import MissingExtraError, StoreError, TrainingError
+from palate.core.errors import ConfigError, MissingExtraError, StoreError, TrainingError
 from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Run
-
-SIDES = ("left", "right")
 
 
 class TuneConfig(Config):
     """How a language model is tuned for its task."""
 
-    tune: Literal["full", "lora", "new-rows"] = "full"
-    """All weights; adapters on every linear layer, with the base frozen; or only the rows of added tokens."""
+    tune: Literal["full", "lora", "prompt", "new-rows"] = "full"
+    """All weights; or with the base frozen: adapters on linear layers, a learnt prompt before whatever is read, or only
+    the rows of added tokens."""
     lora_rank: int = Field(8, ge=1)
     lora_alpha: float = Field(32.0, gt=0)
     """What an adapter adds is scaled by alpha / rank."""
     lora_dropout: float = Field(0.05, ge=0, lt=1)
+    lora_layers: tuple[str, ...] = ()
+    """How the names of the layers end that get adapters, such as q_proj; none named = every linear layer."""
+    prompt_vectors: int = Field(16, ge=1)
+    """m, of a learnt prompt."""
 
 
 class Optimise(Protocol):
@@ -99,14 +104,30 @@ class TextModel(ABC, Generic[C]):
         """D."""
         return int(self.model.get_input_embeddings().embedding_dim)
 
+    @property
+    def prompt(self) -> IntArray:
+        """``[m]`` the ids of the learnt prompt, all below 0; empty where there is none."""
+        found = prompt_of(self.model)
+        return -1 - np.arange(0 if found is None else len(found), dtype=np.int64)
+
+    @property
+    def opening(self) -> IntArray:
+        """The ids that every question to it begins with: its start, where it has one, and the learnt prompt."""
+        start = self.tokenizer.start
+        return self.prompt if start is None or self.kind == "seq2seq" else np.concatenate([[start], self.prompt])
+
     # -- text ----------------------------------------------------------------------------------------------------------
 
-    def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
-        return self.tokenizer.read(texts, max_tokens)
+    def read(self, texts: Sequence[str], max_tokens: int | None = None, *, inside: bool = False) -> Ragged:
+        return self.tokenizer.read(texts, max_tokens, inside=inside)
 
     def framed(self, texts: Sequence[str], max_tokens: int, cut: Literal["end", "middle"] = "end") -> Ragged:
-        """The token ids of each text with what the model's own tokenizer puts around one; ``max_tokens`` in all."""
-        return self.tokenizer.framed(texts, max_tokens, cut)
+        """The token ids of each text with what the model's own tokenizer puts around one; ``max_tokens`` in all. A
+        learnt prompt stands before that and counts for nothing."""
+        framed = self.tokenizer.framed(texts, max_tokens, cut)
+        if not len(self.prompt):
+            return framed
+        return Ragged.of([self.prompt] * len(framed)).joined(framed)
 
     def spell(self, tokens: Ragged) -> list[str]:
         return self.tokenizer.spell(tokens)
@@ -120,7 +141,7 @@ class TextModel(ABC, Generic[C]):
         ids = self.tokenizer.add(words)
         have = self.model.get_input_embeddings().num_embeddings
         if self.tokenizer.size > have:
-            add_rows(self.model, self.tokenizer.size - have)
+            add_words(self.model, self.tokenizer.size - have)
         return ids
 
     # -- the network ---------------------------------------------------------------------------------------------------
@@ -188,6 +209,10 @@ class TextModel(ABC, Generic[C]):
             parameter.requires_grad_(id(parameter) in rows)
         if self.config.tune == "lora":
             _insert_adapters(self.model, self.config)
+        if self.config.tune == "prompt":
+            special = {self.tokenizer.pad, self.tokenizer.start, self.tokenizer.end, self.tokenizer.mask}
+            words = np.setdiff1d(np.arange(self._first_size), [i for i in special if i is not None])
+            insert_prompt(self.model, self.config.prompt_vectors, words)
 
     # -- on disk -------------------------------------------------------------------------------------------------------
 
@@ -269,12 +294,14 @@ def build_network(architecture: Mapping[str, Any]) -> Any:
 
 
 def _added_rows(model: Any) -> list[nn.Parameter]:
-    both = (model.get_input_embeddings(), model.get_output_embeddings())
+    table = model.get_input_embeddings()
+    both = (getattr(table, "table", table) if prompt_of(model) is not None else table, model.get_output_embeddings())
     return [module.rows for module in both if hasattr(module, "rows")]
 
 
 def _insert_adapters(model: Any, config: TuneConfig) -> None:
-    """Adapters on every linear layer but the head; they are drawn from torch's random state and add nothing yet."""
+    """Adapters on every linear layer but the head, or on those named; they are drawn from torch's random state and add
+    nothing yet. Raises ``ConfigError`` where no layer has such a name."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
@@ -282,6 +309,10 @@ def _insert_adapters(model: Any, config: TuneConfig) -> None:
     output = model.get_output_embeddings()
     head = set() if output is None else {id(module) for module in output.modules()}
     linear = {name: m for name, m in model.named_modules() if _is_linear(m) and id(m) not in head}
+    if config.lora_layers:
+        linear = {name: m for name, m in linear.items() if name.endswith(config.lora_layers)}
+    if not linear:
+        raise ConfigError(f"no linear layer of this model ends in {' or '.join(config.lora_layers)}: see lora_layers")
     before = {id(parameter) for parameter in model.parameters()}
     training = model.training
     inject_adapter_in_model(

@@ -7,6 +7,7 @@ for letter. New words (``<a_12>``) become single tokens that text never splits a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,25 +16,31 @@ import numpy as np
 from palate.core.errors import ConfigError, DataError, MissingExtraError
 from palate.core.ragged import IntArray, Ragged
 
-PAD, START, END = "<pad>", "<s>", "</s>"
+PAD, START, END, MASK = "<pad>", "<s>", "</s>", "<mask>"
+PROBE = "a"
+"""A text of one token in every vocabulary."""
+ANCHORS = ("=", "\n")
+"""What a text may be read behind, so that no space is put before it; a line break joins with least."""
 
 
 class TextTokenizer:
-    """The ids ``pad``, ``start`` and ``end`` are in the vocabulary; ``start`` and ``end`` may be None."""
+    """The ids ``pad``, ``start``, ``end`` and ``mask`` (what stands for a hidden token) are in the vocabulary; all but
+    ``pad`` may be None."""
 
-    def __init__(self, inner: Any, pad: int, start: int | None, end: int | None) -> None:
-        self.inner, self.pad, self.start, self.end = inner, pad, start, end
+    def __init__(self, inner: Any, pad: int, start: int | None, end: int | None, mask: int | None = None) -> None:
+        self.inner, self.pad, self.start, self.end, self.mask = inner, pad, start, end, mask
 
     @classmethod
-    def taught(cls, texts: Sequence[str], size: int) -> Self:
-        """A vocabulary of at most ``size`` tokens, of which 256 are the bytes and 3 mark padding, start and end.
+    def taught(cls, texts: Sequence[str], size: int, *, mask: bool = False) -> Self:
+        """A vocabulary of at most ``size`` tokens, of which 256 are the bytes and 3 mark padding, start and end; a
+        fourth stands for a hidden token where ``mask`` asks for it.
 
         The same texts, in any order, give the same vocabulary. Raises ``DataError`` where there is no text.
         """
         distinct = sorted({text for text in texts if text})
         if not distinct:
             raise DataError("a text tokenizer cannot be taught without any text")
-        library = _library()
+        library, special = _library(), [PAD, START, END, *([MASK] if mask else [])]
         inner = library.Tokenizer(library.models.BPE())
         inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         inner.decoder = library.decoders.ByteLevel()
@@ -41,12 +48,12 @@ class TextTokenizer:
             distinct,
             library.trainers.BpeTrainer(
                 vocab_size=size,
-                special_tokens=[PAD, START, END],
+                special_tokens=special,
                 initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
                 show_progress=False,
             ),
         )
-        return cls(inner, *(inner.token_to_id(word) for word in (PAD, START, END)))
+        return cls(inner, *(inner.token_to_id(word) for word in special))
 
     @classmethod
     def of_model(cls, folder: Path) -> Self:
@@ -69,17 +76,44 @@ class TextTokenizer:
         inner.no_padding()
         pads = (found.pad_token_id, found.eos_token_id, 0)
         pad = next(i for i in pads if i is not None)
-        return cls(inner, pad, found.bos_token_id, found.eos_token_id)
+        return cls(inner, pad, found.bos_token_id, found.eos_token_id, found.mask_token_id)
 
     @property
     def size(self) -> int:
         """V, added words included."""
         return int(self.inner.get_vocab_size(with_added_tokens=True))
 
-    def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
-        """The token ids of each text, nothing put before or after; the first ``max_tokens`` of them."""
-        rows = [row.ids[:max_tokens] for row in self._encoded(texts)]
-        return _ragged(rows)
+    def read(self, texts: Sequence[str], max_tokens: int | None = None, *, inside: bool = False) -> Ragged:
+        """The token ids of each text, nothing put before or after; the first ``max_tokens`` of them.
+
+        ``inside`` reads each as it stands in the middle of a text: tokenizers of the SentencePiece kind (Llama, T5) put
+        a space before every text they are given, which is right for the first word of one alone.
+        """
+        rows = [row.ids for row in self._encoded(texts)]
+        for anchor in self._anchors if inside else ():
+            for place, ids in enumerate(self._after(anchor, texts)):
+                rows[place] = rows[place] if ids is None else ids
+        return _ragged([ids[:max_tokens] for ids in rows])
+
+    @cached_property
+    def _anchors(self) -> tuple[str, ...]:
+        """Texts behind which another reads as in the middle of one, the best last; none where no space is put before a
+        text."""
+        (alone,) = self._encoded([PROBE])
+        written = "".join(alone.tokens)
+        if written == PROBE or not written.endswith(PROBE):
+            return ()
+        behind = {anchor: self._after(anchor, [PROBE])[0] for anchor in ANCHORS}
+        return tuple(a for a, ids in behind.items() if ids and ids == [self.inner.token_to_id(PROBE)])
+
+    def _after(self, anchor: str, texts: Sequence[str]) -> list[list[int] | None]:
+        """The token ids of each text behind ``anchor``; None where a token belongs to both."""
+        found: list[list[int] | None] = []
+        for row in self._encoded([anchor + text for text in texts]):
+            begins = [start >= len(anchor) for start, _ in row.offsets]
+            shared = any(start < len(anchor) < stop for start, stop in row.offsets)
+            found.append(None if shared else [i for i, own in zip(row.ids, begins, strict=True) if own])
+        return found
 
     def framed(self, texts: Sequence[str], max_tokens: int, cut: Literal["end", "middle"] = "end") -> Ragged:
         """The token ids of each text between what the tokenizer puts around one (``<s>`` of Llama, ``[CLS]`` and
@@ -119,7 +153,7 @@ class TextTokenizer:
 
     def spell(self, tokens: Ragged) -> list[str]:
         """The text of each row; padding, start and end are left out."""
-        silent = {i for i in (self.pad, self.start, self.end) if i is not None}
+        silent = {i for i in (self.pad, self.start, self.end, self.mask) if i is not None}
         rows = [[i for i in row.tolist() if i not in silent] for row in tokens]
         return list(self.inner.decode_batch(rows, skip_special_tokens=False))
 
@@ -142,11 +176,14 @@ class TextTokenizer:
 
     def facts(self) -> dict[str, Any]:
         """Everything, as plain values."""
-        return {"json": self.inner.to_str(), "pad": self.pad, "start": self.start, "end": self.end}
+        return {
+            "json": self.inner.to_str(), "pad": self.pad, "start": self.start, "end": self.end, "mask": self.mask,
+        }  # fmt: skip
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> Self:
-        return cls(_library().Tokenizer.from_str(facts["json"]), facts["pad"], facts["start"], facts["end"])
+        inner = _library().Tokenizer.from_str(facts["json"])
+        return cls(inner, facts["pad"], facts["start"], facts["end"], facts.get("mask"))
 
     def _encoded(self, texts: Sequence[str]) -> Any:
         return self.inner.encode_batch(list(texts), add_special_tokens=False)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-PACKAGES = ("fastapi", "uvicorn", "structlog", "prometheus_client")
+PACKAGES = ("fastapi", "uvicorn", "httptools", "structlog", "prometheus_client")
 
 
 def serve(
@@ -18,7 +18,7 @@ def serve(
     *more: Path,
     host: str = "127.0.0.1",
     port: int = 8000,
-    store: Path | None = None,
+    store: str | None = None,
     tokens: Path | None = None,
     fits: Path | None = None,
     watch: float = 5.0,
@@ -43,7 +43,8 @@ def serve(
     port
         0 takes a free one.
     store
-        The SQLite file of events and added items; by default serving.sqlite beside the first run.
+        Where events and added items are kept: a SQLite file (by default serving.sqlite beside the first run), or a
+        PostgreSQL database as postgresql://USER@HOST/NAME, which several servers may share.
     tokens
         A file of API tokens, a line each: read TOKEN or write TOKEN. PALATE_READ_TOKEN and PALATE_WRITE_TOKEN count
         too.

@@ -115,6 +115,15 @@ class ScoresAll(Protocol):
 
 
 @runtime_checkable
+class TakesNotes(Protocol):
+    """A system of whose answers more must be said than their figures: failures, what they cost."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the answers given since it was made or loaded."""
+
+
+@runtime_checkable
 class Continues(Protocol):
     """A system that can go on learning from where it stands when the catalogue or the log has grown."""
 
@@ -180,6 +189,46 @@ class ItemTokenizer(Protocol):
 
 
 @runtime_checkable
+class UserTokenizer(Protocol):
+    """Names users by what they wrote: a row of codes for each, no two alike. Learns from training data alone."""
+
+    @property
+    def config(self) -> Config:
+        """What it is."""
+
+    @property
+    def numbers(self) -> IntArray:
+        """``[U, K]`` the codes of each user, -1 for one of whom nothing is known."""
+
+    def fit(self, train: Dataset, run: Run) -> Self:
+        """Name every user of the train part. A second ``fit`` forgets the first."""
+
+    def add(self, train: Dataset, run: Run | None = None) -> Self:
+        """Name the users that ``train`` has beyond those named so far; names once given never change."""
+
+    def asked(self, requests: Requests) -> IntArray:
+        """``[B, K]`` the codes of who asks; for somebody new what is nearest to the history, -1 where there is none."""
+
+    def spelled(self, numbers: IntArray) -> list[str]:
+        """Rows ``[n, K]`` of codes as text; "" for a row of -1."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that ``load`` needs into ``folder``."""
+
+
+@runtime_checkable
+class ReRanks(Protocol):
+    """A recommender that puts in order what another one has retrieved: no target outside is ever among the first."""
+
+    def retrieved(self, requests: Requests) -> Rankings:
+        """``[B, C]`` what is put in order for each request, best of the retrieving system first, -1 where there is
+        less; all other items stand behind."""
+
+    def recommend(self, requests: Requests, k: int) -> Rankings:
+        """The best ``k`` items for each request, best first; never one that is left out."""
+
+
+@runtime_checkable
 class TwoTower(Protocol):
     """A system whose score of an item is the dot product of two vectors, made without knowing each other."""
 
@@ -234,14 +283,19 @@ class LanguageModel(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """Its tokenizer of text, with the ids ``start``, ``end`` (either may be None) and ``pad``."""
+        """Its tokenizer of text, with the ids ``start``, ``end``, ``mask`` (each may be None) and ``pad``."""
+
+    @property
+    def opening(self) -> IntArray:
+        """The ids that every question to it begins with: start and learnt prompt, which is of ids below 0."""
 
     def prepare(self, texts: Sequence[str], run: Run, optimise: Callable[..., Any]) -> Self:
         """Make it ready for data that reads like ``texts``: fetched, or taught on them by the training loop
         ``optimise``. It begins anew: what was added and tuned is forgotten."""
 
-    def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
-        """The token ids of each text, without start, end and padding; the first ``max_tokens`` of them."""
+    def read(self, texts: Sequence[str], max_tokens: int | None = None, *, inside: bool = False) -> Ragged:
+        """The token ids of each text, without start, end and padding; the first ``max_tokens`` of them. ``inside``
+        reads each as it stands in the middle of a text, where some tokenizers would put a space before it."""
 
     def spell(self, tokens: Ragged) -> list[str]:
         """The text of each row of token ids."""

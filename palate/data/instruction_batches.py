@@ -8,17 +8,19 @@ of a batch, S tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray, Ragged
 from palate.data.instructions import Examples, Phrasebook
+from palate.data.mixing import quotas
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +157,29 @@ class Pool:
             preference=np.where(some.preference >= 0, some.preference + either[1], -1),
         )  # fmt: skip
 
+    def taken(self, rng: np.random.Generator, n: int, most: int) -> Examples:
+        """Examples that weigh ``n`` in all: the pool as often as that takes; the last may be cut short."""
+        rounds: list[Examples] = []
+        while n > 0:
+            some = self.drawn(rng)
+            weigh = np.minimum(some.stop - some.start, most) if self.together else np.ones(len(some), dtype=np.int64)
+            ends = np.cumsum(weigh)
+            last = int(np.searchsorted(ends, n))
+            some = some[np.arange(min(last + 1, len(some)))]
+            over = int(ends[len(some) - 1]) - n
+            if self.together and over > 0:  # a shorter history is asked about after fewer of its items
+                stop = some.stop.copy()
+                stop[-1] = some.start[-1] + weigh[len(some) - 1] - over
+                some = replace(some, stop=stop)
+            rounds.append(some)
+            n -= int(ends[len(some) - 1]) - max(over, 0)
+        return Examples.joined(rounds) if rounds else self.examples[np.arange(0)]
+
 
 class InstructionBatches:
     """Shuffled batches of all pools together; a pure function of (seed, epoch).
+
+    With ``mix`` an epoch has as many questions as without it, of each task its share of them.
 
     Each example is said with a template that is drawn anew every epoch. A batch has about ``batch_size`` questions, of
     like length (drawn from ``shuffle`` batches at a time), so that little is padded.
@@ -173,11 +195,26 @@ class InstructionBatches:
         seed: int,
         pad: int,
         shuffle: int = 20,
+        mix: Mapping[int, float] | None = None,
     ) -> None:
         self.events = train.item_rows.astype(np.int64)
         self.book, self.pools = book, pools
         self.batch_size, self.seed, self.pad, self.shuffle = batch_size, seed, pad, shuffle
         self.values = book.values(self.events)
+        self.sizes = np.array([pool.weight(batch_size) for pool in pools], dtype=np.float64)
+        self.parts = None if mix is None else self._parts(mix)
+
+    def _parts(self, mix: Mapping[int, float]) -> npt.NDArray[np.float64]:
+        """The share of each pool; pools of one task share by their sizes."""
+        task = np.array([pool.task for pool in self.pools], dtype=np.int64)
+        of_task = np.bincount(task, self.sizes)[task]
+        return np.array([mix.get(int(one), 0.0) for one in task]) * self.sizes / np.maximum(of_task, 1)
+
+    @property
+    def counts(self) -> IntArray:
+        """How many questions of each pool an epoch has, but for one more or less."""
+        whole = np.array([len(pool) for pool in self.pools], dtype=np.int64)
+        return whole if self.parts is None else quotas(self.parts, int(self.sizes.sum()))
 
     def __len__(self) -> int:
         return -(-sum(pool.weight(self.batch_size) for pool in self.pools) // self.batch_size)
@@ -186,7 +223,11 @@ class InstructionBatches:
         """The examples of an epoch, the template of each and how many questions it is, before they are shuffled; 0 =
         one that stands alone."""
         rng = np.random.default_rng((self.seed, epoch))
-        parts = [pool.drawn(rng) for pool in self.pools]
+        if self.parts is None:
+            parts = [pool.drawn(rng) for pool in self.pools]
+        else:
+            wanted = zip(self.pools, quotas(self.parts, int(self.sizes.sum()), rng.random()).tolist(), strict=True)
+            parts = [pool.taken(rng, n, self.batch_size) for pool, n in wanted]
         known = [self.book.known(part, self.events) for part in parts]
         chosen = [self.book.templates.drawn(rng, pool.task, some) for pool, some in zip(self.pools, known, strict=True)]
         asked = [

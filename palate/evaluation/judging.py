@@ -15,6 +15,7 @@ from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Rankings, rank
 from palate.core.ranks import places
 from palate.core.split import Cases
+from palate.evaluation import reranking
 from palate.evaluation.metrics import Metric, metric, metrics
 from palate.evaluation.protocols import MAIN, FullRanking, Protocol
 from palate.evaluation.slices import flags
@@ -34,7 +35,8 @@ def judge_cases(
 
     A system that scores the whole catalogue is asked for exact places; any other for a list, in which an absent
     target is a miss (rank infinite). Cold targets are ranked a second time among the cold items alone
-    (``rank_among_cold``, null for warm targets). ``answers=False`` saves the work of making lists.
+    (``rank_among_cold``, null for warm targets); of a re-ranker stands where targets were among what was retrieved
+    (``evaluation.reranking``). ``answers=False`` saves the work of making lists.
     """
     asked = protocol.ask(cases, train)
     names = metrics(protocol.metrics)
@@ -53,6 +55,7 @@ def judge_cases(
     frame = pl.DataFrame(columns)
     if isinstance(protocol, FullRanking):
         frame = frame.with_columns(_among_cold(system, asked, train, _length(names, protocol.k)))
+    frame = frame.with_columns(reranking.columns(system, asked).values())
     if found.lists is not None:
         lists = found.lists.item_rows[:, : protocol.k].astype(np.int32)
         frame = frame.with_columns(pl.Series("answers", lists, dtype=pl.Array(pl.Int32, lists.shape[1])))

@@ -21,7 +21,7 @@ from palate.core.errors import ConfigError, DataError, StoreError
 from palate.core.report import Interval, Report
 from palate.core.split import Split
 from palate.core.store import write_bytes, write_json
-from palate.evaluation import slices
+from palate.evaluation import reranking, slices
 from palate.evaluation.beyond import beyond
 from palate.evaluation.comparison import Comparisons
 from palate.evaluation.heading import all_seeds, heading
@@ -43,6 +43,7 @@ def make_report(
     pretrained: str = "no",
     cost: Mapping[str, float] | None = None,
     marks: Sequence[str] = (),
+    notes: Sequence[str] = (),
     vectors: npt.NDArray[np.floating] | None = None,
     resamples: int = RESAMPLES,
 ) -> Report:
@@ -50,11 +51,13 @@ def make_report(
 
     name        what the run is called in tables; ``system`` is its row in the table of systems
     marks       words every figure must carry; ``simulated`` is added where the data are
+    notes       lines that stand under every table
     vectors     ``[N, D]`` for the diversity of lists; else the items' categories
     """
-    together = all_seeds(cases, name, "answered no case: the split has nothing to ask")
-    run = run_number(name)
+    together = reranking.with_slices(all_seeds(cases, name, "answered no case: the split has nothing to ask"))
+    run, names = run_number(name), metrics(protocol.metrics)
     figures = _figures(together, protocol, split, resamples, run)
+    retrieval = reranking.figures(together, names, resamples=resamples, run=run)
     return Report(
         **heading(together, split, protocol, marks),
         name=name,
@@ -62,9 +65,12 @@ def make_report(
         pretrained=pretrained,
         metrics=figures.pop(""),
         slices=figures,
-        slice_rules={key: rule for key, rule in slices.rules(split.train).items() if key in figures},
-        beyond=beyond(together, split.train, vectors=vectors, resamples=resamples, run=run),
+        slice_rules={
+            key: rule for key, rule in (slices.rules(split.train) | dict(reranking.RULES)).items() if key in figures
+        },
+        beyond=beyond(together, split.train, vectors=vectors, resamples=resamples, run=run) | retrieval,
         cost=dict(cost or {}),
+        notes=(*notes, *reranking.note(together, names, name)),
     )
 
 
@@ -73,7 +79,8 @@ def _figures(
 ) -> dict[str, dict[str, Interval]]:
     """Slice → metric → interval; the slice ``""`` is everything. All columns share one pass over the resamples."""
     names = [name.name for name in metrics(protocol.metrics)]
-    parts = {"": pl.lit(True)} | {name: pl.col(name) for name in slices.NAMES if cases[name].any()}
+    flags = [name for name in (*slices.NAMES, *reranking.RULES) if name in cases.columns and cases[name].any()]
+    parts = {"": pl.lit(True)} | {name: pl.col(name) for name in flags}
     asked = [
         pl.when(chosen).then(pl.col(name)).alias(f"{part}/{name}") for part, chosen in parts.items() for name in names
     ]

@@ -140,7 +140,8 @@ def slice_table(reports: Sequence[Report], *, main: str = MAIN) -> RenderableTyp
             spans = [report.slices.get(part, {}).get(main) for part in shown]
             table.add_row(report.name, *(_figure(span) if span else Text("–") for span in spans))
         tables += [table, Text("")]
-    notes = [f"{part}: {rule}." for part, rule in reports[0].slice_rules.items()]
+    rules = {part: rule for report in reversed(reports) for part, rule in report.slice_rules.items()}
+    notes = [f"{part}: {rules[part]}." for part in parts if part in rules]
     for part in parts:
         span = reports[0].slices.get(part, {}).get(main)
         if span is not None and span.chance is not None:

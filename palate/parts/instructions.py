@@ -109,6 +109,27 @@ TASKS: dict[str, tuple[Template, ...]] = {
 ASKING = sum("{history}" in template.ask for template in TASKS["seqrec"])
 """Templates that questions can be asked with: the first so many of ``seqrec``."""
 
+UNSEEN: dict[str, tuple[int, ...]] = {
+    "seqrec": (8, 9), "item2index": (3, 6, 9), "index2item": (3, 6, 9), "fusionseqrec": (3, 7, 11),
+    "itemsearch": (3, 6, 8), "preferenceobtain": (6,),
+}  # fmt: skip
+"""Templates of each task that can be kept from teaching, to see whether other words for a task are understood. Each
+asks for what another of its task asks for too."""
+
+
+def taught_with(task: str, wordings: Literal["all", "seen"]) -> tuple[Template, ...]:
+    """The templates that a task is taught with."""
+    unseen = UNSEEN[task] if wordings == "seen" else ()
+    return tuple(one for number, one in enumerate(TASKS[task]) if number not in unseen)
+
+
+def asked_with(wordings: Literal["all", "seen"], asking: Literal["seen", "unseen"]) -> list[int]:
+    """Which templates of ``seqrec`` questions with a history can be asked with."""
+    if asking == "unseen":
+        return list(UNSEEN["seqrec"])
+    return [row for row in range(ASKING) if wordings == "all" or row not in UNSEEN["seqrec"]]
+
+
 MISSING = {
     "seqrec": "there are no events",
     "item2index": "no item has a title or a description",

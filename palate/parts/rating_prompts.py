@@ -5,7 +5,7 @@ Shapes: b prompts, P pieces of a prompt, S tokens, D width, L ratings that can b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +26,11 @@ TOKENS_AT_ONCE = 16_384
 
 @dataclass(frozen=True, eq=False)
 class PromptTokens:
-    """The tokens of every piece; ``start`` and ``end`` stand around a prompt, -1 = nothing does."""
+    """The tokens of every piece; ``opening`` ``[o]`` stands before a prompt, ``closing`` ``[0 or 1]`` after it."""
 
     pieces: Ragged
-    start: int
-    end: int
+    opening: IntArray
+    closing: IntArray
 
     @classmethod
     def of(cls, lm: LanguageModel, pieces: Pieces, text_tokens: int) -> PromptTokens:
@@ -41,10 +41,7 @@ class PromptTokens:
             np.concatenate([part.flat().astype(np.int64) for part in some]),
             np.concatenate([part.lengths for part in some]),
         )
-        start, end = lm.tokenizer.start, lm.tokenizer.end
-        if lm.kind == "seq2seq":
-            return cls(tokens, -1, -1 if end is None else end)
-        return cls(tokens, -1 if start is None else start, -1)
+        return cls(tokens, lm.opening, closing(lm))
 
     def prompts(self, rows: IntArray, after: int | None = None, room: int | None = None) -> Ragged:
         """The tokens of each row of pieces ``[b, P]`` (-1 = none), then the token ``after``.
@@ -53,19 +50,14 @@ class PromptTokens:
         Raises ``ConfigError`` where the rest is too long as well.
         """
         if room is not None:
-            around = (self.start >= 0) + sum(token is not None and token >= 0 for token in (after, self.end))
+            around = len(self.opening) + len(self.closing) + (after is not None)
             rows = self.within(rows, room - around)
         there = rows >= 0
         chosen = self.pieces[rows[there]]
         of_piece = np.zeros(rows.shape, dtype=np.int64)
         of_piece[there] = chosen.lengths
         whole = Ragged.from_lengths(chosen.flat(), of_piece.sum(1))
-        if self.start >= 0:
-            whole = _each(self.start, len(rows)).joined(whole)
-        for token in (after, self.end):
-            if token is not None and token >= 0:
-                whole = whole.joined(_each(token, len(rows)))
-        return whole
+        return framed(whole, self.opening, np.concatenate([[] if after is None else [after], self.closing]))
 
     def within(self, rows: IntArray, room: int) -> IntArray:
         """``[b, P]`` rows of pieces that hold at most ``room`` tokens: without as many events as needed, from the left.
@@ -93,18 +85,35 @@ def places_of(lm: LanguageModel) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def _each(token: int, n: int) -> Ragged:
-    return Ragged.from_lengths(np.full(n, token, dtype=np.int64), np.ones(n, dtype=np.int64))
+def closing(lm: LanguageModel) -> IntArray:
+    """What stands after all of a prompt: the end for an encoder of a seq2seq model; the place that a model which reads
+    both ways fills in; nothing for one that goes on."""
+    ends = {"seq2seq": lm.tokenizer.end, "encoder": lm.tokenizer.mask, "causal": None}
+    end = ends[lm.kind]
+    return np.array([] if end is None else [end], dtype=np.int64)
+
+
+def framed(prompts: Ragged, opening: IntArray, closing: IntArray) -> Ragged:
+    """Each prompt between these tokens."""
+    before, after = (
+        Ragged.from_lengths(np.tile(part.astype(np.int64), len(prompts)), np.full(len(prompts), len(part)))
+        for part in (opening, closing)
+    )
+    return before.joined(prompts).joined(after)
 
 
 def last_states(lm: LanguageModel, prompts: Ragged) -> Tensor:
-    """``[b, D]`` the state after each prompt: a decoder's last one, or the first of a decoder beside an encoder."""
+    """``[b, D]`` the state that the answer to each prompt follows from: that of its last token, or the first of a
+    decoder beside an encoder."""
     if lm.kind == "causal":
         order = np.argsort(-prompts.lengths, kind="stable")
         packing = Packing(torch.from_numpy(prompts.lengths[order].astype(np.int64)), lm.model.device)
         ids = torch.from_numpy(prompts[order].flat().astype(np.int64)).to(lm.model.device)
         states = lm.packed_states(lm.embed(ids), packing, attend_within(packing))
         return states[packing.last][torch.from_numpy(np.argsort(order)).to(states.device)]
+    if lm.kind == "encoder":
+        ids, mask = lm.padded(prompts, "left")
+        return lm.states(lm.embed(ids), mask)[:, -1]
     ids, mask = lm.padded(prompts)
     states = lm.states(lm.embed(ids), mask)
     first = torch.full((len(prompts), 1), lm.model.config.decoder_start_token_id, device=ids.device)
@@ -112,6 +121,17 @@ def last_states(lm: LanguageModel, prompts: Ragged) -> Tensor:
     return decoder(
         input_ids=first, encoder_hidden_states=states, encoder_attention_mask=mask.long(), use_cache=False
     ).last_hidden_state[:, 0]
+
+
+def written(lm: LanguageModel, prompts: Ragged, longest: int) -> list[str]:
+    """What the model writes after each prompt, the likeliest token every time."""
+    ids, mask = lm.padded(prompts, "left" if lm.kind == "causal" else "right")
+    with torch.no_grad():
+        out = lm.model.generate(
+            ids, attention_mask=mask.long(), max_new_tokens=longest, do_sample=False, pad_token_id=lm.tokenizer.pad
+        )
+    begin = ids.shape[1] if lm.kind == "causal" else 1
+    return lm.spell(Ragged.of(out[:, begin:].tolist()))
 
 
 def by_length(prompts: Ragged, most: int = TOKENS_AT_ONCE) -> Iterator[IntArray]:
@@ -140,17 +160,23 @@ def rating_words(lm: LanguageModel, levels: Stars, *, add: bool) -> RatingWords:
     Raises ``ConfigError`` where fewer than two can be said.
     """
     names = [spelled(float(level)) for level in levels]
-    found: list[tuple[list[int], list[int], int | None]] = []
-    space = lm.read([" "])
-    for lead, before in ((" ", None), ("", int(space.values[0]) if space.lengths[0] == 1 else -1)):
-        said = lm.read([f"{lead}{name}" for name in names])
-        single = [row for row in range(len(names)) if said.lengths[row] == 1]
-        if before != -1:
-            found.append((single, [int(said.row(row)[0]) for row in single], before))
-    whole = [one for one in found if len(one[0]) == len(names)]
-    if not whole and add:
+    single, ids, before = in_one_token(lm, names)
+    if len(single) < len(names) and add:
         return RatingWords(levels, lm.add_tokens([f"<{name}>" for name in names]), None)
-    single, ids, before = whole[0] if whole else max(found, key=lambda one: len(one[0]))
     if len(single) < 2:
         raise ConfigError("this language model has no single token for any two of the ratings; let it write text")
-    return RatingWords(levels[single], np.array(ids, dtype=np.int64), before)
+    return RatingWords(levels[single], ids, before)
+
+
+def in_one_token(lm: LanguageModel, names: Sequence[str]) -> tuple[list[int], IntArray, int | None]:
+    """Which of the names a model says in one token, the tokens, and the token that must stand before them, or None:
+    with the space before it, or bare behind a token of the space, whichever says more of them."""
+    found: list[tuple[list[int], IntArray, int | None]] = []
+    space = lm.read([" "])
+    bare = int(space.values[0]) if space.lengths[0] == 1 else None
+    for lead, before in ((" ", None), ("", bare)):
+        if lead or before is not None:
+            said = lm.read([f"{lead}{name}" for name in names])
+            single = np.flatnonzero(said.lengths == 1)
+            found.append((single.tolist(), said.values[said.starts[single]].astype(np.int64), before))
+    return max(found, key=lambda one: len(one[0]))

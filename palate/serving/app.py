@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -31,8 +31,10 @@ from palate.questions import Answer, Question
 from palate.serving.auth import Scope, Tokens
 from palate.serving.batching import BusyError, ClosedError
 from palate.serving.browsing import add_browsing
-from palate.serving.ledger import ConflictError, FullDiskError, Written
+from palate.serving.guard import Guard
+from palate.serving.ledger import ConflictError, Written
 from palate.serving.pages import add_pages, read_built
+from palate.serving.quick import Quick
 from palate.serving.schemas import (
     Events,
     Explain,
@@ -45,6 +47,7 @@ from palate.serving.schemas import (
 )
 from palate.serving.served import RunCard
 from palate.serving.service import Added, CannotGrowError, Reloaded, Service
+from palate.serving.stores import FullDiskError
 from palate.serving.waiting import LateError, in_time
 
 if TYPE_CHECKING:
@@ -97,6 +100,13 @@ class Retired:
     back: bool
 
 
+def make_door(service: Service, tokens: Tokens, tools: ToolsDoor | None = None, *, local_only: bool) -> Guard:
+    """All that stands between the wire and the service: the guard, the short way for questions, the framework."""
+    app = make_app(service, tokens, tools)
+    quick = Quick(app, _questions(service), tokens, lambda problem: _said(service, problem))
+    return Guard(quick, metrics=service.metrics, log=service.log, local_only=local_only)
+
+
 def make_app(service: Service, tokens: Tokens, tools: ToolsDoor | None = None) -> FastAPI:
     """The routes, with ``tools`` also /mcp. The app closes the service when it ends."""
 
@@ -127,37 +137,45 @@ def make_app(service: Service, tokens: Tokens, tools: ToolsDoor | None = None) -
 # -- routes ----------------------------------------------------------------------------------------------------------
 
 
-def _add_questions(app: FastAPI, service: Service, reading: Any) -> None:
+def _questions(service: Service) -> dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[Response]]]]:
+    """Address → what is asked there and what answers it."""
     seconds = service.limits.seconds
 
     async def one(run: str | None, question: Question, k: int, why: bool = False) -> Response:
         (answer,) = await in_time(service.ask(run, lambda served: served.recommend([question], k, why=why)), seconds)
         return _json(ANSWER.dump_json(answer, exclude_none=True))
 
-    @app.post("/v1/recommend", response_model=Answer, dependencies=[reading], tags=["ask"])
     async def recommend(asked: Recommend) -> Response:
         """The best k items for a user or a history."""
         return await one(asked.run, asked.question(), asked.k, asked.why)
 
-    @app.post("/v1/recommend/batch", response_model=list[Answer], dependencies=[reading], tags=["ask"])
     async def recommend_batch(asked: RecommendBatch) -> Response:
         """One answer a question, in their order; one wrong question refuses them all."""
         questions = [who.question() for who in asked.questions]
         answers = await in_time(service.ask(asked.run, lambda served: served.recommend(questions, asked.k)), seconds)
         return _json(ANSWERS.dump_json(answers, exclude_none=True))
 
-    @app.post("/v1/similar", response_model=Answer, dependencies=[reading], tags=["ask"])
     async def similar(asked: Similar) -> Response:
         """Items like one: what somebody would get who met it and nothing else."""
         return await one(asked.run, Question(history=[asked.item]), asked.k)
 
-    @app.post("/v1/explain", response_model=Answer, dependencies=[reading], tags=["ask"])
     async def explain(asked: Explain) -> Response:
         """The score of each item and which events moved it: its score less the score without the event
         (leave-one-out), greatest drop first; the same for the words."""
         asking = service.ask(asked.run, lambda served: served.explain(asked.question(), asked.items))
         (answer,) = await in_time(asking, seconds)
         return _json(ANSWER.dump_json(answer, exclude_none=True))
+
+    return {
+        "/v1/recommend": (Recommend, recommend), "/v1/recommend/batch": (RecommendBatch, recommend_batch),
+        "/v1/similar": (Similar, similar), "/v1/explain": (Explain, explain),
+    }  # fmt: skip
+
+
+def _add_questions(app: FastAPI, service: Service, reading: Any) -> None:
+    for path, (_, answer) in _questions(service).items():
+        model = list[Answer] if path.endswith("/batch") else Answer
+        app.post(path, response_model=model, dependencies=[reading], tags=["ask"])(answer)
 
 
 def _add_changes(app: FastAPI, service: Service, writing: Any) -> None:
@@ -238,14 +256,8 @@ def _say_problems(app: FastAPI, service: Service) -> None:
     """Errors as one sentence each."""
 
     async def known(request: Request, problem: Exception) -> JSONResponse:
-        if isinstance(problem, DeniedError):
-            headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
-            return _problem(problem.status, "denied", str(problem), headers)
-        for kind, status, code in STATUSES:
-            if isinstance(problem, kind):
-                return _problem(status, code, str(problem), _retry_after(problem))
-        service.log.error("failed", problem=str(problem))
-        return _problem(500, "failed", str(problem))
+        assert isinstance(problem, PalateError)
+        return _said(service, problem)
 
     async def invalid(request: Request, problem: Exception) -> JSONResponse:
         assert isinstance(problem, RequestValidationError)
@@ -265,6 +277,20 @@ def _say_problems(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, bug)
+
+
+def _said(service: Service, problem: PalateError) -> JSONResponse:
+    """A known problem with its status."""
+    if isinstance(problem, DeniedError):
+        headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
+        return _problem(problem.status, "denied", str(problem), headers)
+    if isinstance(problem, StoreError):  # whoever asked hears less than whoever can mend it
+        service.log.error("store", problem=str(problem), cause=str(problem.__cause__ or ""))
+    for kind, status, code in STATUSES:
+        if isinstance(problem, kind):
+            return _problem(status, code, str(problem), _retry_after(problem))
+    service.log.error("failed", problem=str(problem))
+    return _problem(500, "failed", str(problem))
 
 
 def _retry_after(problem: PalateError) -> dict[str, str] | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import polars as pl
+
 from palate.ask import Asker
 from palate.core.errors import MisuseError, PalateError, StoreError
 from palate.core.protocols import FloatArray
@@ -144,16 +146,25 @@ class Served:
 
     def _catch_up(self) -> None:
         """Add and retire what was added and retired before this run was opened."""
-        asker = self.asker
+        asker, fresh = self.asker, []
         if asker.grows:
             for content in self._ledger.items(self.data):
                 if content["item"] in asker.row_of:  # the run was fitted with it
                     continue
                 try:
-                    self.add(content)
+                    fresh.append(asker.table_of([content]))
                 except PalateError as problem:
                     self.skipped.append(f"{content['item']}: {problem}")
+        if fresh:  # all in one go: each time, whatever is held of the catalogue is made anew
+            self._take_over(pl.concat(fresh))
         asker.retire_items([item for item in self._ledger.retired(self.data) if item in asker.row_of])
+
+    def _take_over(self, items: pl.DataFrame) -> None:
+        try:
+            self.asker.add_items(items)
+            self.n_added += items.height
+        except PalateError as problem:
+            self.skipped += [f"{item}: {problem}" for item in items["item"]]
 
     # -- at the desk -------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from palate.core.errors import ConfigError
-from palate.serving.app import make_app
+from palate.serving.app import make_door
 from palate.serving.auth import Tokens, check_address, is_loopback
-from palate.serving.guard import Guard
 from palate.serving.logs import Forward
+from palate.serving.parsing import BoundedHttp
 from palate.serving.service import Service
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 512
 """More at once are refused with 503."""
-HEADER_BYTES = 16 * 1024
 GRACE_SECONDS = 30
 """Requests under way may take so long to end once the server is told to stop."""
 
@@ -69,11 +68,10 @@ def configuration(
     service: Service, tokens: Tokens, *, local_only: bool, tools: ToolsDoor | None = None
 ) -> uvicorn.Config:
     """The guarded app, with connections, headers and the end bounded."""
-    app = Guard(make_app(service, tokens, tools), metrics=service.metrics, log=service.log, local_only=local_only)
+    door = make_door(service, tokens, tools, local_only=local_only)
     return uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, http="h11", ws="none",
-        lifespan="on", limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER_BYTES,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        door, log_config=None, access_log=False, server_header=False, proxy_headers=False, http=BoundedHttp,
+        ws="none", lifespan="on", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE_SECONDS,
     )  # fmt: skip
 
 

@@ -52,13 +52,13 @@ class Reloaded:
 class Service:
     """Opens the runs at once, so that mistakes show before anybody connects. Threads may share it.
 
-    ``fits`` is the folder whose fits are shown, by default that of the first run.
+    ``store`` is where the ledger lies. ``fits`` is the folder whose fits are shown, by default that of the first run.
     """
 
     def __init__(
         self,
         folders: Sequence[Path],
-        store: Path,
+        store: Path | str,
         *,
         fits: Path | None = None,
         limits: Limits | None = None,

@@ -25,130 +25,36 @@ Where we depart, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from palate.backbones.item_text import ItemText
 from palate.backbones.vectors import item_vectors
 from palate.core import store
-from palate.core.config import Config, Part
+from palate.core.config import Part
 from palate.core.errors import TrainingError
-from palate.core.naming import NamesVectors, Size
+from palate.core.naming import NamesVectors
 from palate.core.protocols import Encoder, FloatArray
 from palate.core.ragged import IntArray
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.parts.kmeans import CHUNK
-from palate.parts.quantiser import ResidualQuantiser
-from palate.parts.repair import TieBreak, name_all, name_more
-from palate.parts.sinkhorn import UniformConfig
+from palate.parts.repair import name_all, name_more
+from palate.parts.rq_vae import Network, Points, QuantiserConfig, check_usage, remarks
 from palate.training.loop import optimise, seeded
 
 
-class RQVAEConfig(Config):
+class RQVAEConfig(QuantiserConfig):
     encoder: Part = Part(name="auto")
     """What makes vectors of the items' texts."""
     text: ItemText = ItemText()
     """How an item reads."""
-    levels: int = Field(4, ge=1, le=16)
-    size: Size = 0
-    """V, codes of each level; 0 = as many as suit the items, at most 256."""
-    width: int = Field(32, ge=1)
-    """Of the code vectors."""
-    hidden: tuple[int, ...] = (256, 128)
-    """Layers of the encoder between vector and code width; the decoder mirrors them."""
-    beta: float = Field(0.25, ge=0)
-    """Weight of the commitment term beside the codebook term."""
-    weight: float = Field(1.0, gt=0)
-    """Of both terms beside the reconstruction."""
-    uniform_last: bool = True
-    """Spread the last level's codes evenly, in training and in repair."""
-    uniform: UniformConfig = UniformConfig()
-    tie_break: TieBreak = "match"
-    """Items that share a name take free codes of the last level, or get one more token that counts them."""
-    start: Literal["k-means", "random"] = "k-means"
-    restart_epochs: int = Field(5, ge=0)
-    """Codes that nothing chose for so long start again; 0 = never."""
-    least_usage: float = Field(0.02, ge=0, le=1)
-    """Share of a level's codes that must be in use; below it the codebook has collapsed and training stops."""
-    batch_size: int = Field(1024, ge=1)
-    training: TrainingConfig = TrainingConfig(
-        epochs=60, learning_rate=3e-3, weight_decay=1e-4, clip_norm=1.0, judge_every=5
-    )
-
-
-class Network(nn.Module):
-    """``[n, D]`` standardised vectors → codes and reconstruction."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, config: RQVAEConfig, n_columns: int, restart_steps: int = 0) -> None:
-        super().__init__()
-        widths = (n_columns, *config.hidden, config.width)
-        self.encoder, self.decoder = _layers(widths), _layers(widths[::-1])
-        self.quantiser = ResidualQuantiser(config.levels, config.size, config.width, restart_steps)
-        self.register_buffer("mean", torch.zeros(n_columns))
-        self.register_buffer("deviation", torch.ones(n_columns))
-
-    @torch.no_grad()
-    def measure(self, vectors: Tensor) -> None:
-        """Standardise by these from now on. A column that never changes carries nothing."""
-        self.mean.copy_(vectors.mean(0))
-        deviation = vectors.std(0, correction=0)
-        self.deviation.copy_(torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf))
-
-    def latent(self, vectors: Tensor) -> Tensor:
-        """``[n, width]`` what is quantised."""
-        return self.encoder((vectors - self.mean) / self.deviation)
-
-    @torch.no_grad()
-    def quality(self, vectors: Tensor) -> tuple[float, IntArray]:
-        """The mean squared error of standardised ``vectors`` rebuilt from their nearest codes, and the codes in use
-        ``[K]``."""
-        used = torch.zeros(self.quantiser.codebooks.shape[:2], dtype=torch.bool, device=vectors.device)
-        error = 0.0
-        for part in torch.split(vectors, CHUNK):
-            inputs = (part - self.mean) / self.deviation
-            quantised = self.quantiser(self.encoder(inputs))
-            error += float((self.decoder(quantised.vectors) - inputs).square().sum())
-            for level, chosen in enumerate(quantised.codes.T):
-                used[level, chosen] = True
-        return error / vectors.numel(), used.sum(1).cpu().numpy()
-
-
-def _layers(widths: Sequence[int]) -> nn.Sequential:
-    steps: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layer = nn.Linear(before, after)
-        nn.init.xavier_normal_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        steps += [layer, nn.ReLU()]
-    return nn.Sequential(*steps[:-1])
-
-
-class Items:
-    """Shuffled batches of training vectors, a pure function of (seed, epoch)."""
-
-    def __init__(self, vectors: Tensor, batch_size: int, seed: int) -> None:
-        self.vectors, self.batch_size, self.seed = vectors, batch_size, seed
-
-    def __len__(self) -> int:
-        return -(-len(self.vectors) // self.batch_size)
-
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Tensor]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.vectors))
-        for start in range(skip * self.batch_size, len(order), self.batch_size):
-            yield self.vectors[torch.from_numpy(order[start : start + self.batch_size])]
 
 
 class RQVAE(NamesVectors[RQVAEConfig]):
@@ -182,35 +88,23 @@ class RQVAE(NamesVectors[RQVAEConfig]):
 
     def _learn(self, vectors: Tensor, run: Run) -> Network:
         config = self.sized
-        batches = Items(vectors.to(run.device), config.batch_size, run.seed)
+        batches = Points(vectors.to(run.device), config.batch_size, run.seed)
         network = Network(config, vectors.shape[1], config.restart_epochs * len(batches)).to(run.device)
-        network.measure(batches.vectors)
-        if config.start == "k-means":
-            with torch.no_grad():
-                latent = network.latent(batches.vectors).cpu()
-                network.quantiser.cpu().begin(latent, torch.Generator().manual_seed(run.seed))
-                network.to(run.device)
-
-        def loss(batch: Tensor) -> Tensor:
-            inputs = (batch - network.mean) / network.deviation
-            # A batch smaller than the codebook cannot use all of it: evenness would mean nothing.
-            even = config.uniform_last and len(batch) >= config.size
-            quantised = network.quantiser(network.encoder(inputs), config.uniform if even else None)
-            terms = quantised.codebook + config.beta * quantised.commitment
-            return F.mse_loss(network.decoder(quantised.vectors), inputs) + config.weight * terms
-
+        network.begin(batches.points, run.seed)
         distinct = len(torch.unique(vectors, dim=0))
 
         def look() -> float:
             """Minus the error of the reconstruction from the nearest codes."""
-            error, used = network.quality(batches.vectors)
+            error, used = network.quality(batches.points)
             check_usage(used, distinct, config)
             return -error
 
         # Which code is nearest hangs on small differences, and the network is small: never in half precision.
-        outcome = optimise(network, batches, loss, replace(run, precision="fp32"), config.training, look)
+        outcome = optimise(network, batches, network.loss, replace(run, precision="fp32"), config.training, look)
         self.facts["training"] = outcome.facts()
-        return network.cpu().eval()
+        network = network.cpu().eval()
+        self.facts["notes"] = remarks(network.quality(vectors)[1], len(vectors), distinct, config)
+        return network
 
     def _points(self, vectors: Tensor) -> Tensor:
         network = self._fitted()
@@ -232,20 +126,6 @@ class RQVAE(NamesVectors[RQVAEConfig]):
             self.network = Network(self.sized, len(weights["mean"]))
         self.network.load_state_dict(weights)
         self.network.eval()
-
-
-def check_usage(used: IntArray, distinct: int, config: RQVAEConfig) -> None:
-    """Raise ``TrainingError`` where a level uses ``used`` ``[K]`` codes, too few to tell ``distinct`` vectors apart; a
-    handful of vectors shows nothing."""
-    # Where the first level alone can tell all vectors apart, nothing is left for the others to do.
-    levels = config.levels if distinct > 2 * config.size else 1
-    for level, count in enumerate(used[:levels]):
-        if distinct > 8 and count < max(2.0, config.least_usage * min(config.size, distinct)):
-            raise TrainingError(
-                f"the codebook of level {level + 1} collapsed: {count} of {config.size} codes are in use for "
-                f"{distinct:,} different vectors; try start=k-means, restart_epochs=1 or a smaller "
-                f"training.learning_rate (now {config.training.learning_rate:g})"
-            )
 
 
 def tiger() -> RQVAEConfig:

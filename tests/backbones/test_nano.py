@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("transformers")
 
 from palate.backbones.item_text import texts_of
-from palate.backbones.nano import Blocks, Nano, NanoConfig, ended, next_token_loss
+from palate.backbones.nano import Blocks, MaskedBlocks, Nano, NanoConfig, ended, next_token_loss
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
 from palate.core.config import Part, configure
@@ -142,13 +142,14 @@ def test_saved_is_loaded_and_says_what_it_saw(tmp_path: Path) -> None:
     assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in (tmp_path / "saved").rglob("*"))
 
 
-@pytest.mark.parametrize("tune", ["lora", "new-rows"])
+@pytest.mark.parametrize("tune", ["lora", "new-rows", "prompt"])
 def test_it_is_tuned_as_any_other(tune: str) -> None:
     lm = Nano(SMALL.model_copy(update={"tune": tune})).prepare(TEXTS, Run(), optimise)
     lm.add_tokens(["<a_1>"])
     learns = {name for name, parameter in lm.model.named_parameters() if parameter.requires_grad}
     assert learns
-    assert all(".lora_" in name or name.endswith(".rows") for name in learns)
+    assert all(".lora_" in name or name.endswith((".rows", ".prompt")) for name in learns)
+    assert any(name.endswith(".prompt") for name in learns) == (tune == "prompt")
     assert any(".lora_" in name for name in learns) == (tune == "lora")
 
 
@@ -192,3 +193,48 @@ def test_without_a_loop_it_says_so() -> None:
     with pytest.raises(TrainingError, match="not ready yet"):
         Nano(SMALL).add_tokens(["<a>"])
     assert isinstance(component("backbone", Part(name="nano", settings={"width": 64})), Nano)
+
+
+MASKED = SMALL.model_copy(update={"objective": "masked"})
+
+
+def test_what_is_hidden_is_asked_for_and_nothing_else() -> None:
+    """By hand: kept ids are never asked for, what is asked for is the token itself, the rest is read as it is."""
+    blocks = Blocks(Ragged.of([[9, 8, 7, 2], [6, 5, 2], [4, 4, 4, 4, 2]] * 50), 8, 4, seed=0)
+    masked = MaskedBlocks(blocks, share=0.15, mask=3, kept=[0, 1, 2, 3], words=np.arange(4, 10))
+    for plain, (read, asked) in zip(blocks.epoch(3), masked.epoch(3), strict=True):
+        hidden = asked >= 0
+        assert (asked[hidden] == plain[hidden]).all()
+        assert (read[~hidden] == plain[~hidden]).all()
+        assert not (hidden & (plain == 2)).any()
+        assert hidden.any(1).all()
+    assert all(torch.equal(a, b) for one, other in zip(masked.epoch(3, 2), [*masked.epoch(3)][2:], strict=True)
+               for a, b in zip(one, other, strict=True))  # fmt: skip
+    rng = np.random.default_rng(0)
+    ids = rng.integers(4, 1000, (400, 100))
+    read, asked = MaskedBlocks(blocks, share=0.15, mask=3, kept=[3], words=np.arange(1000, 2000)).hide(ids, rng)
+    chosen = asked >= 0
+    assert chosen.mean() == pytest.approx(0.15, abs=0.01)
+    assert (read[chosen] == 3).mean() == pytest.approx(0.8, abs=0.02)
+    assert (read[chosen] >= 1000).mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_masked_model_fills_in_from_both_sides() -> None:
+    """Of a pair of words that always stand together it tells either by the other; a drawn one does not."""
+    pairs = [("red", "sea"), ("white", "sand"), ("old", "moons"), ("dark", "wolves")]
+    texts = [f"{one} {other}" for one, other in pairs]
+    longer = MASKED.model_copy(
+        update={"steps": 300, "block": 8, "pretraining": SMALL.pretraining.model_copy(update={"learning_rate": 1e-2})}
+    )
+    lm = Nano(longer).prepare(texts, Run(), optimise)
+    assert (lm.kind, lm.pretrained) == ("encoder", "no")
+    ids, mask = lm.padded(ended(lm.tokenizer, texts))
+    right = 0
+    for place in (0, 1):
+        read = ids.clone()
+        read[:, place] = lm.tokenizer.mask
+        with torch.no_grad():
+            right += int((lm.logits(lm.states(lm.embed(read), mask)).argmax(-1)[:, place] == ids[:, place]).sum())
+    assert lm.read(texts).lengths.tolist() == [2] * len(texts)
+    assert right >= 6, "of eight, where chance gives two"
+    assert Nano(MASKED).prepare(TEXTS, Run(), optimise).version != Nano(SMALL).prepare(TEXTS, Run(), optimise).version

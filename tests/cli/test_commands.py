@@ -358,6 +358,7 @@ def test_a_recipe_is_fitted_into_a_run_of_its_name_and_says_what_was_published(t
 def test_names_shows_how_a_run_names_its_items(place: Path, tmp_path: Path) -> None:
     few = ["--preset", "tiny", "--set", "training.epochs=1", "--quiet"]
     assert palate("fit", "tiger", "--data", "world-test", *few, "--out", "tiger", cwd=tmp_path).returncode == 0
+    assert "tiger: beam search, 30 beams" in palate("evaluate", "tiger", cwd=tmp_path).stdout
     shown = palate("names", "tiger", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "collisions:" in shown.stdout

@@ -109,10 +109,18 @@ def read(path: Path) -> Requests:
         return Requests(histories, stored["history_times"], stored["user_rows"], stored["times"])
 
 
-SMALLER = {"lc-rec": {"batch_size": 24}}
+SMALLER: dict[str, dict[str, object]] = {
+    "lc-rec": {"batch_size": 24}, "ulmrec": {"batch_size": 16, "backbone.steps": 40}
+}  # fmt: skip
 """Settings of systems whose tiny preset takes long steps."""
 
 
+def options_of(name: str) -> tuple[dict[str, object] | None, str | None]:
+    """Settings and preset by which the contract asks a system: small where it has a preset for that."""
+    return SMALLER.get(name), "tiny" if "tiny" in system(name).presets else None
+
+
 def small(name: str) -> Recommender:
-    """The unfitted system as the contract asks it: small where it has a preset for that."""
-    return build(name, SMALLER.get(name), preset="tiny" if "tiny" in system(name).presets else None)
+    """The unfitted system as the contract asks it."""
+    settings, preset = options_of(name)
+    return build(name, settings, preset=preset)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.serving.database import Database, postgres
+
 SYSTEMS: dict[str, dict[str, Any]] = {
     "item-knn": {},
     "text-cosine": {"preset": "tiny"},
@@ -38,6 +40,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, choices in SYSTEMS.items():
         fit(make_plan(name, "world-test", **choices), here / name, Run(max_steps=15))
     return here
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """A PostgreSQL server for the session; skips where there is none."""
+    with postgres() as running:
+        yield running
 
 
 def client(address: str, token: str | None = None) -> Any:

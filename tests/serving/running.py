@@ -21,7 +21,7 @@ from palate.serving.service import Service
 
 @contextmanager
 def running(
-    folders: Sequence[Path], store: Path, *, tokens: Tokens | None = None, limits: Limits | None = None,
+    folders: Sequence[Path], store: Path | str, *, tokens: Tokens | None = None, limits: Limits | None = None,
     tools: bool = False,
 ) -> Iterator[tuple[Service, str]]:  # fmt: skip
     """The service and its address; the lines of its log are in ``service.written``, uvicorn in ``service.server``.

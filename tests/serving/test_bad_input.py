@@ -63,6 +63,34 @@ CASES: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 
+LOOKS: list[tuple[str, dict[str, Any]]] = [
+    *(("/v1/items", {"run": "item-knn", **wrong}) for wrong in (
+        {"limit": 0}, {"limit": 101}, {"limit": "ten"}, {"limit": 1e30}, {"start": -1}, {"start": 10**30},
+        {"q": "q" * 201},
+        {"filter": "year"}, {"filter": "year=x..y"}, {"filter": "nothing=1..2"}, {"filter": "year=nan..inf"},
+        {"filter": "f" * 501}, {"filter": ["year=1..2"] * 21}, {"item": "nothing"}, {"item": ["b001"] * 101},
+        {"item": "b001", "q": "the"}, {"run": "nothing"},
+    )),
+    *(("/v1/items/one", {"run": "item-knn", "item": wrong}) for wrong in (*INJECTIONS, "\x00", "", "x" * 501)),
+    *(("/v1/items/near", {"run": "item-knn", **wrong}) for wrong in (
+        {}, {"item": "b001"}, {"item": "b001", "space": "nothing"}, {"item": "b001", "space": "text", "k": 0},
+    )),
+    *(("/v1/users/one", {"run": "item-knn", "user": wrong}) for wrong in (*INJECTIONS, "\x00", "", "x" * 201)),
+    *(("/v1/fits/log", {"fit": wrong}) for wrong in (*INJECTIONS, "..", ".", "", "item-knn/../sasrec", "x" * 101)),
+    *(("/v1/fits/log", {"fit": "item-knn", **wrong}) for wrong in ({"seed": -1}, {"seed": "a"}, {"after": -1})),
+]  # fmt: skip
+
+
+def test_each_bad_look_is_a_clear_refusal(server: Any) -> None:
+    for path, asked in LOOKS:
+        answer = server.get(path, params=asked)
+        assert 400 <= answer.status_code < 500, f"{path} {ascii(asked)[:200]}: {answer.status_code}"
+        problem = answer.json()
+        assert set(problem) == {"error", "code"}
+        assert 5 < len(problem["error"]) < 400
+        assert "Traceback" not in problem["error"]
+
+
 def test_each_bad_body_is_a_clear_refusal(server: Any) -> None:
     assert len(CASES) >= 200
     for path, body in CASES:
@@ -131,6 +159,8 @@ def test_a_body_that_grows_while_it_is_sent_is_cut_off(server: Any) -> None:
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
         ("GET", "/docs", 404),
         ("GET", "/v1/runs/..%2f..", 404),
+        ("GET", "/assets/..%2f..%2f..%2fpyproject.toml", 404),
+        ("TRACE", "/v1/runs", 405),
     ],
 )
 def test_addresses_that_lead_nowhere(server: Any, method: str, path: str, status: int) -> None:
@@ -152,8 +182,23 @@ def test_names_that_a_web_page_made_up_for_this_machine_are_refused(server: Any)
 
 def test_bytes_that_are_no_http_close_the_connection(server: Any) -> None:
     host, port = server.base_url.host, server.base_url.port
-    for sent in (b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"):
+    head = b"POST /v1/recommend HTTP/1.1\r\nHost: localhost\r\n"
+    for sent in (
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"GET /" + b"y" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 200_000,  # never ends
+        head + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"y" * 600_000,
+        head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nX: " + b"y" * 600_000,
+        head + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        head + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    ):
         with socket.create_connection((host, port), timeout=10) as raw:
-            raw.sendall(sent)
-            assert raw.recv(100).startswith(b"HTTP/1.1 4")
+            try:
+                raw.sendall(sent)
+                said = raw.recv(100)
+            except ConnectionError:  # refused while it was still being sent
+                continue
+            assert said.startswith(b"HTTP/1.1 4"), sent[:80]
     assert server.get("/health").status_code == 200

@@ -86,6 +86,28 @@ def test_a_batch_of_mixed_questions_is_answered_as_each_alone(name: str, askers:
         assert one["history"] == alone["history"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/recommend", {"user": "r0001", "k": 7, "why": True}),
+        ("/v1/recommend", {"history": ["b001"], "filters": [{"column": "year", "least": 1850.5}]}),
+        ("/v1/recommend", {"history": ["b001"], "k": 2.0}),
+        ("/v1/recommend", {"history": ["nothing"]}),
+        ("/v1/recommend", {"user": "r0001", "history": []}),
+        ("/v1/recommend/batch", {"questions": [{"user": "r0001"}, {"history": []}], "k": 3}),
+        ("/v1/similar", {"item": "b001"}),
+        ("/v1/explain", {"history": ["b001", "b002"], "items": ["b003"]}),
+    ],
+)
+def test_the_short_way_answers_as_the_framework_does(path: str, body: dict[str, Any], server: Any) -> None:
+    """A content type with more than its name goes the long way."""
+    sent = json.dumps({"run": "item-knn", **body})
+    short, long = (server.post(path, content=sent, headers={"Content-Type": kind}) for kind in
+                   ("application/json", "application/json; charset=utf-8"))  # fmt: skip
+    assert (short.status_code, short.json()) == (long.status_code, long.json())
+    assert short.headers["content-type"] == long.headers["content-type"]
+
+
 @pytest.mark.parametrize("name", ["item-knn", "sasrec", "tiger"])
 def test_what_is_explained_is_what_taking_the_event_out_changes(
     name: str, askers: dict[str, Asker], server: Any

@@ -1,12 +1,10 @@
-"""Events and new items over HTTP: used at once, still there after ``kill -9``, never doubled."""
+"""Events and new items over HTTP: used at once, written once; and runs that are replaced."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ import pytest
 from palate.ask import Asker
 from palate.runs import FittedRun
 from palate.serving.ledger import Ledger
+from palate.serving.served import Limits, Served
 from palate.serving.service import Service
-from tests.serving.conftest import client, process
+from tests.serving.conftest import client
 from tests.serving.running import running
 
 SEA = "The captain and the crew of a whaling ship hunt a white whale across the ocean; storms, sails, islands"
@@ -121,52 +120,28 @@ def test_a_server_of_systems_that_cannot_grow_says_so(runs: Path, tmp_path: Path
         assert service.ledger.items("world-test") == []
 
 
-def test_acknowledged_writes_survive_kill_9_and_retries_double_nothing(runs: Path, tmp_path: Path) -> None:
-    """Four clients write until the process is killed; after the restart each sends its last event again."""
-    store = tmp_path / "s.sqlite"
-    acknowledged: set[str] = set()
-    last: dict[int, dict[str, Any]] = {}
+def test_items_added_earlier_are_taken_over_in_one_go(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, the catalogue is made anew once; one that does not fit is named and left out."""
+    ledger = Ledger(tmp_path / "store.sqlite")
+    for item in ("x1", "x2", "x3"):
+        ledger.add_item("world-test", item, {"item": item, "title": item, "text": SEA})
+    ledger.add_item("world-test", "odd", {"item": "odd", "year": "long ago"})
+    taken: list[list[str]] = []
+    original = Asker.add_items
 
-    def write(number: int, address: str) -> None:
-        with client(address) as asked:
-            for place in range(10_000):
-                last[number] = event(f"{number}-{place}", f"u{number}", "b001", time=place) | {"run": "text-cosine"}
-                try:
-                    answer = asked.post("/v1/events", json=last[number])
-                except Exception:  # the server was killed
-                    return
-                if answer.status_code == 200:
-                    acknowledged.add(f"{number}-{place}")
+    def watched(self: Asker, items: Any) -> None:
+        taken.append(items["item"].to_list())
+        original(self, items)
 
-    with process(runs / "text-cosine", "--store", store) as (server, address):
-        with client(address) as asked:
-            asked.post("/v1/items", json={"item": "whale", "title": "The White Whale", "text": SEA})
-            asked.post("/v1/items/retire", json={"items": ["b002"]})
-        threads = [threading.Thread(target=write, args=(number, address)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        until = time.monotonic() + 20
-        while len(acknowledged) < 40 and time.monotonic() < until:
-            time.sleep(0.01)
-        os.kill(server.pid, signal.SIGKILL)
-        for thread in threads:
-            thread.join()
-    assert len(acknowledged) >= 40
-    held = Ledger(store)
-    keys = {key for (key,) in held._reader.execute("SELECT key FROM events")}
-    assert acknowledged <= keys
-    assert len(keys - acknowledged) <= 4, "at most one event a client was under way"
-    held.close()
-    with process(runs / "text-cosine", "--store", store) as (server, address), client(address) as asked:
-        for sent in last.values():
-            assert asked.post("/v1/events", json=sent).status_code == 200
-        assert best(asked, history=[], words="a white whale", k=1) == ["whale"]
-        assert "b002" not in best(asked, history=["b005"], k=60)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
-    held = Ledger(store)
-    assert held.n_events("world-test") == len(keys | {sent["events"][0]["key"] for sent in last.values()})
-    held.close()
+    monkeypatch.setattr(Asker, "add_items", watched)
+    served = Served("text-cosine", runs / "text-cosine", ledger, Limits())
+    served.desk.close(10)
+    assert taken == [["x1", "x2", "x3"]]
+    assert served.n_added == 3
+    assert [said.partition(":")[0] for said in served.skipped] == ["odd"]
+    ledger.close()
 
 
 def test_a_run_is_replaced_without_a_failed_request(runs: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 ``world("small").dataset`` is what systems see; ``.truth`` what was planted; ``.covers(folder)`` draws the pictures.
 """
 
-from palate.data.world.assemble import Truth, World, world
+from palate.data.world.assemble import Truth, World, planted, world
 from palate.data.world.dials import SIGNALS, VERSION, WorldConfig
 
-__all__ = ["SIGNALS", "VERSION", "Truth", "World", "WorldConfig", "world"]
+__all__ = ["SIGNALS", "VERSION", "Truth", "World", "WorldConfig", "planted", "world"]

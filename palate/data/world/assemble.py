@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from palate.core.config import configure
 from palate.core.dataset import About, Dataset
 from palate.data.world.catalogue import Catalogue, catalogue
 from palate.data.world.dials import VERSION, Signal, WorldConfig, dials
@@ -82,6 +84,15 @@ def world(
     chosen = {key: value for key, value in sizes.items() if value is not None}
     config = dials(name, {**chosen, "seed": seed, "shuffled": shuffled, **settings})
     return _build(name, config)
+
+
+def planted(dataset: Dataset) -> World | None:
+    """The world that ``dataset`` is, with its truth; None for other data and for a world of another version."""
+    if dataset.about.source != "palate.data.world" or dataset.about.notes[:1] != (f"version {VERSION}",):
+        return None
+    config = configure(WorldConfig, json.loads(dataset.about.notes[1]), "world")
+    again = _build(dataset.name.removeprefix("world-"), config)
+    return again if again.dataset.user_ids == dataset.user_ids else None
 
 
 def _build(name: str, config: WorldConfig) -> World:

@@ -72,6 +72,8 @@ SPACE: SearchSpace = {
 class ALS(ScoresAll):
     """``items`` ``[N, D]`` is None until fitted or loaded; ``counts`` ``[N]`` users of each item."""
 
+    config_type = ALSConfig
+
     def __init__(self, config: ALSConfig | None = None) -> None:
         self.config = config or ALSConfig()
         self.items: FloatArray | None = None

@@ -55,6 +55,8 @@ SPACE: SearchSpace = {
 class EASE(ScoresAll):
     """``weights`` ``[N, N]`` is None until fitted or loaded; ``counts`` ``[N]`` users of each item."""
 
+    config_type = EASEConfig
+
     def __init__(self, config: EASEConfig | None = None) -> None:
         self.config = config or EASEConfig()
         self.weights: FloatArray | None = None

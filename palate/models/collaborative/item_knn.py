@@ -60,6 +60,8 @@ SPACE: SearchSpace = {
 class ItemKNN(ScoresAll):
     """``similarity`` is None until fitted or loaded; ``counts`` ``[N]`` users of each item."""
 
+    config_type = ItemKNNConfig
+
     def __init__(self, config: ItemKNNConfig | None = None) -> None:
         self.config = config or ItemKNNConfig()
         self.similarity: csr_array | None = None

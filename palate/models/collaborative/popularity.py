@@ -44,6 +44,8 @@ SPACE: SearchSpace = {
 class Popularity(ScoresAll):
     """``weights`` ``[N]``: how often each item was met, older events counting less. None until fitted or loaded."""
 
+    config_type = PopularityConfig
+
     def __init__(self, config: PopularityConfig | None = None) -> None:
         self.config = config or PopularityConfig()
         self.weights: FloatArray | None = None

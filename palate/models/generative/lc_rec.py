@@ -28,15 +28,16 @@ Where we depart, and why:
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b as digest
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -54,11 +55,23 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
-from palate.data.instruction_batches import InstructionBatch, InstructionBatches
-from palate.data.instructions import Examples, Phrasebook, Template, Templates, pieces_of
+from palate.data.instruction_batches import InstructionBatch, InstructionBatches, Pool
+from palate.data.instructions import Examples, Phrasebook, Template, Templates, beginnings_of, pieces_of
+from palate.data.mixing import shares
 from palate.parts.branching import Branching
 from palate.parts.decode import CausalSpeaker, MeanSpeaker, Speaker
-from palate.parts.instructions import ASKING, MARK, MISSING, SEPARATOR, TASKS, TaskName, Words, pools_of
+from palate.parts.instructions import (
+    ASKING,
+    MARK,
+    MISSING,
+    SEPARATOR,
+    TASKS,
+    TaskName,
+    Words,
+    asked_with,
+    pools_of,
+    taught_with,
+)  # fmt: skip
 from palate.parts.naming import Naming
 from palate.training.loop import optimise, seeded
 from palate.training.shell import GradientSystem, Lesson
@@ -92,6 +105,15 @@ class LCRecConfig(Config):
     wording and with one reading of it."""
     fused: float = Field(0.05, ge=0)
     """Examples of ``fusionseqrec`` beside each one of ``seqrec``."""
+    weights: dict[TaskName, float] = {}
+    """How the tasks share an epoch's questions: ``weights.seqrec=4``; a task that is not named weighs 1. Without any,
+    by their examples."""
+    temperature: float = Field(1.0, ge=1)
+    """Without weights: shares follow examples^(1/temperature), so that small tasks are taught more often."""
+    wordings: Literal["all", "seen"] = "all"
+    """What is taught; ``seen`` keeps the templates ``UNSEEN`` for asking."""
+    asking: Literal["seen", "unseen"] = "seen"
+    """Which of them questions are asked with."""
     templates: int = Field(1, ge=1, le=ASKING)
     """Wordings that a question is asked with."""
     beam: int = Field(20, ge=1)
@@ -107,6 +129,18 @@ class LCRecConfig(Config):
         if "seqrec" not in tasks or len(set(tasks)) != len(tasks):
             raise ValueError("tasks must hold seqrec, and each task once")
         return tasks
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        if self.asking == "unseen" and self.wordings == "all":
+            raise ValueError("asking=unseen needs wordings=seen: else every wording is taught")
+        if self.templates > (most := len(asked_with(self.wordings, self.asking))):
+            raise ValueError(f"there are {most} such wordings to ask with, not {self.templates}")
+        if min(self.weights.values(), default=1) < 0 or not set(self.weights) <= set(self.tasks):
+            raise ValueError("weights are of tasks that are taught, and none is below 0")
+        if not any(self.weights.get(task, 1.0) for task in self.tasks):
+            raise ValueError("weights of 0 for every task leave nothing to teach")
+        return self
 
 
 SPACE: SearchSpace = {
@@ -178,11 +212,12 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
             said = [f" {text}" for text in words.texts if text]
             self.backbone.prepare([*self.said(), *said], run, optimise, fitted_on=read)  # type: ignore[call-arg]
             if self.backbone.kind != "causal":
-                raise ConfigError("LC-Rec needs a decoder-only language model; this one is an encoder and a decoder")
+                kind = self.backbone.kind
+                raise ConfigError(f"LC-Rec needs a decoder-only language model; this one is of kind {kind}")
         self._names()
 
     def _tasks(self) -> list[tuple[Template, ...]]:
-        return [TASKS[task] for task in self.config.tasks]
+        return [taught_with(task, self.config.wordings) for task in self.config.tasks]
 
     def said(self) -> list[str]:
         """What the instructions say beside what fills their places."""
@@ -197,7 +232,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
             ids = np.full(len(codes.vocabulary), -1, dtype=np.int64)
             ids[used] = lm.add_tokens([codes.vocabulary[token] for token in used])
             return np.where(codes.tokens >= 0, ids[codes.tokens], -1)
-        rows = lm.read([f" {codes.spell(row)}" for row in range(codes.n_items)])
+        rows = lm.read([f" {codes.spell(row)}" for row in range(codes.n_items)], inside=True)
         names = np.full((len(rows), int(rows.lengths.max(initial=1))), -1, dtype=np.int64)
         names[np.arange(names.shape[1]) < rows.lengths[:, None]] = rows.flat()
         return names
@@ -216,21 +251,34 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
         pools = pools_of(
             train, book, words, config.tasks, length=config.length, prefixes=config.prefixes, fused=config.fused
         )
-        self._taught = {
-            name: sum(len(pool) for pool in pools if pool.task == task) for task, name in enumerate(config.tasks)
-        }
+        taught = [pool for pool in pools if len(pool)]
         batches = InstructionBatches(
-            train, book, [pool for pool in pools if len(pool)], batch_size=config.batch_size, seed=run.seed,
-            pad=self.backbone.tokenizer.pad,
+            train, book, taught, batch_size=config.batch_size, seed=run.seed, pad=self.backbone.tokenizer.pad,
+            mix=self._mix(taught),
         )  # fmt: skip
+        of_pool = [(config.tasks[pool.task], n) for pool, n in zip(taught, batches.counts.tolist(), strict=True)]
+        self._taught = {name: sum(n for task, n in of_pool if task == name) for name in config.tasks}
         return Lesson(batches, lambda batch: self.loss(batch.to(run.device)))
+
+    def _mix(self, pools: list[Pool]) -> dict[int, float] | None:
+        """The share of each task, where the settings say more than its examples do."""
+        config, sizes = self.config, Counter[int]()
+        for pool in pools:
+            sizes[pool.task] += len(pool)
+        if not config.weights and config.temperature == 1:
+            return None
+        weights = {config.tasks.index(name): weight for name, weight in config.weights.items()}
+        return shares(sizes, weights or None, config.temperature) or None
 
     def _book(self, names: IntArray, tasks: list[tuple[Template, ...]], words: Words | None = None) -> Phrasebook:
         """Everything that is said in these tasks; without ``words``, names are all that can be filled in."""
         lm, text = self.backbone, self.backbone.tokenizer
-        pieces = pieces_of(tasks)
+        begins = beginnings_of(tasks)
+        pieces = sorted(pieces_of(tasks), key=lambda piece: piece not in begins)
         end = text.pad if text.end is None else text.end
-        parts = [lm.read([*pieces, MARK, SEPARATOR]), Ragged.of([[end], [] if text.start is None else [text.start]])]
+        firsts, others = pieces[: len(begins)], pieces[len(begins) :]
+        parts = [lm.read(firsts), lm.read([*others, MARK, SEPARATOR], inside=True)]
+        parts.append(Ragged.of([[end], lm.opening]))
         n = len(pieces)
         first = {"name": n + 4}
         parts.append(Ragged.from_lengths(names[names >= 0], (names >= 0).sum(1)))
@@ -241,13 +289,13 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
                 ("wish", words.wishes, long), ("preference", words.preferences, long),
             ):  # fmt: skip
                 first[place] = sum(len(part) for part in parts)
-                parts.append(lm.read([f" {text}" if text else "" for text in texts], most))
+                parts.append(lm.read([f" {text}" if text else "" for text in texts], most, inside=True))
         tokens = Ragged.from_lengths(
             np.concatenate([part.flat().astype(np.int64) for part in parts]),
             np.concatenate([part.lengths for part in parts]),
         )
         templates = Templates.of(tasks, pieces, mark=n, end=n + 2)
-        return Phrasebook(tokens, first, n + 1, n + 3 if text.start is not None else -1, templates)
+        return Phrasebook(tokens, first, n + 1, n + 3 if len(lm.opening) else -1, templates)
 
     def loss(self, batch: InstructionBatch) -> Tensor:
         """``-log p`` of the responses' tokens over the whole vocabulary, mean over tokens."""
@@ -309,7 +357,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
     def _speak(self, requests: Requests) -> Speaker:
         speakers = [
             CausalSpeaker(self.backbone.model, *self.asked(requests, template))
-            for template in range(self.config.templates)
+            for template in asked_with(self.config.wordings, self.config.asking)[: self.config.templates]
         ]
         return speakers[0] if len(speakers) == 1 else MeanSpeaker(speakers)
 

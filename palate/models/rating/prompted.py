@@ -43,7 +43,15 @@ from palate.core.space import Choice, SearchSpace
 from palate.core.texts import packed, unpacked
 from palate.data.rating_prompts import FIXED, VERSION, Pieces, read_rating, texts_for
 from palate.data.ratings import rated_before, ratings_of
-from palate.parts.rating_prompts import PromptTokens, RatingWords, by_length, last_states, places_of, rating_words
+from palate.parts.rating_prompts import (
+    PromptTokens,
+    RatingWords,
+    by_length,
+    last_states,
+    places_of,
+    rating_words,
+    written,
+)
 from palate.training.loop import optimise, seeded
 
 TOLD = 20
@@ -320,17 +328,6 @@ class RatingPrompted:
         system.told = Told(pieces, facts["mean"], examples, kept["solved"])
         system.facts = facts
         return system
-
-
-def written(lm: LanguageModel, prompts: Ragged, longest: int) -> list[str]:
-    """What the model writes after each prompt, the likeliest token every time."""
-    ids, mask = lm.padded(prompts, "left" if lm.kind == "causal" else "right")
-    with torch.no_grad():
-        out = lm.model.generate(
-            ids, attention_mask=mask.long(), max_new_tokens=longest, do_sample=False, pad_token_id=lm.tokenizer.pad
-        )
-    begin = ids.shape[1] if lm.kind == "causal" else 1
-    return lm.spell(Ragged.of(out[:, begin:].tolist()))
 
 
 def _examples(train: Dataset, ratings: Stars, n: int, seed: int) -> tuple[RatingRequests, Stars]:

@@ -3,7 +3,8 @@
 Kang et al., "Do LLMs Understand User Preferences? Evaluating LLMs On User Rating Prediction" (arXiv 2305.06474). The
 prompt is the zero-shot one (``data.rating_prompts``). Two heads: ``regression``, one linear layer on the state from
 which the answer would be written, mean squared error, no text; and ``classification``, cross entropy over the tokens of
-the ratings. All weights learn, or adapters (``backbone.tune``). Shapes: b prompts, S tokens, D width, L ratings.
+the ratings. All weights learn, or adapters, or a prompt of vectors (``backbone.tune``). Shapes: b prompts, S tokens,
+D width, L ratings.
 
 Where we depart, and why:
 - The paper tunes Flan-T5 (encoder and decoder, 250M and 11B). Any causal or seq2seq model of the hub is taken
@@ -197,7 +198,7 @@ class RatingLM(GradientSystem[RatingLMConfig, Network]):
         assert tokens is not None
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in head_of(network).items()}
         arrays |= {"tokens": tokens.pieces.flat().astype(np.int64), "lengths": tokens.pieces.lengths}
-        facts = self.facts | {"around": [tokens.start, tokens.end]}
+        facts = self.facts | {"around": [tokens.opening.tolist(), tokens.closing.tolist()]}
         store.save(
             folder, self, config=self.config, arrays=arrays, facts=facts, parts=self.parts,
             fitted_on=self.facts["fitted_on"],
@@ -211,7 +212,7 @@ class RatingLM(GradientSystem[RatingLMConfig, Network]):
         levels = np.array(stored.facts["levels"], dtype=np.float32)
         pieces: IntArray = arrays.pop("tokens")
         tokens = Ragged.from_lengths(pieces, arrays.pop("lengths"))
-        system._tokens = PromptTokens(tokens, *stored.facts["around"])
+        system._tokens = PromptTokens(tokens, *(np.array(part, dtype=np.int64) for part in stored.facts["around"]))
         # Only how many items there are is needed of the texts: their tokens are here.
         n_items = len(tokens) - len(texts_for([], levels).written)
         system._pieces = texts_for([""] * n_items, levels)

@@ -1,0 +1,1 @@
+"""Recommenders that put in order what another one has retrieved."""

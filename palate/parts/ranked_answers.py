@@ -1,0 +1,177 @@
+"""Questions about candidates put to a model, and what comes back: chances of labels, or a ranking that is written.
+
+A chat model is asked through messages, a language model by what it goes on with; both are read alike. An answer in
+which nothing can be read is asked for once more, with a stricter sentence. Shapes: q questions, C candidates of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from palate.core.asking import each
+from palate.core.chat import NOTHING_USED, ChatReply, ChatRequest, Message, Usage
+from palate.core.errors import ConfigError
+from palate.core.protocols import ChatModel, LanguageModel
+from palate.core.ragged import IntArray, Ragged
+from palate.data.ranking_prompts import Answer, Labels, labels_of, read_answer, stricter
+from palate.parts.rating_prompts import by_length, closing, framed, in_one_token, last_states, written
+
+Floats = npt.NDArray[np.float64]
+TOLD = 20
+"""The likeliest first tokens that a chat model is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One prompt: which request it is about, the item rows ``[C]`` and their texts in the order in which they are
+    shown."""
+
+    request: int
+    shown: IntArray
+    offered: tuple[str, ...]
+    prompt: str
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What came back for one question.
+
+    worth    ``[C]`` of the items as they were shown, higher is better; None where nothing could be read
+    answer   what was read of a text
+    """
+
+    worth: Floats | None
+    answer: Answer | None = None
+    retried: bool = False
+    usage: Usage = NOTHING_USED
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How questions are put.
+
+    written   a ranking is read out of a text; else the chances of the labels as the next token
+    thinking  the text begins with steps
+    longest   tokens of a text at most
+    parallel  questions to a chat model at once
+    """
+
+    written: bool
+    thinking: bool
+    labels: Labels
+    longest: int
+    parallel: int
+
+    def read(self, asked: Question, text: str, used: Usage, before: Heard | None = None) -> Heard:
+        """What was written, or written when it was asked for once more."""
+        found = read_answer(text, asked.offered, self.labels, thought=self.thinking and before is None)
+        if before is not None:
+            assert before.answer is not None
+            found, used = replace(found, steps=before.answer.steps), used + before.usage
+        return Heard(worth_of(found, len(asked.offered)), found, before is not None, used)
+
+
+def ask_chat(chat: ChatModel, questions: Sequence[Question], manner: Manner) -> list[Heard]:
+    """What a chat model answers, several questions at once."""
+
+    def ask(row: int) -> Heard:
+        asked = questions[row]
+        if not manner.written:
+            reply = chat.reply(ChatRequest.of(asked.prompt, max_tokens=4, alternatives=TOLD))
+            return Heard(chances(reply, labels_of(manner.labels, len(asked.shown))), usage=reply.usage + reply.lost)
+        request = ChatRequest.of(asked.prompt, max_tokens=manner.longest)
+        reply = chat.reply(request)
+        heard = manner.read(asked, reply.text, reply.usage + reply.lost)
+        if heard.worth is not None:
+            return heard
+        turn = Message("user", stricter(len(asked.shown), manner.labels))
+        again = chat.reply(replace(request, messages=(*request.messages, Message("assistant", reply.text), turn)))
+        return manner.read(asked, again.text, again.usage + again.lost, heard)
+
+    heard = dict(each(range(len(questions)), ask, manner.parallel))
+    return [heard[row] for row in range(len(questions))]
+
+
+def chances(reply: ChatReply, labels: Sequence[str]) -> Floats | None:
+    """``[C]`` log-probabilities of the labels among the likeliest first tokens, None where none of them is one. A label
+    that is not told is given the chance of the least likely token that is, for it has no more."""
+    mass = np.zeros(len(labels))
+    for token, value in reply.alternatives.items():
+        name = token.strip(" .()")
+        if name in labels:
+            mass[labels.index(name)] += math.exp(value)
+    if not mass.any():
+        return None
+    mass = np.where(mass > 0, mass, math.exp(min(reply.alternatives.values())))
+    return np.log(mass / mass.sum())
+
+
+def ask_model(lm: LanguageModel, questions: Sequence[Question], manner: Manner) -> list[Heard]:
+    """What a language model goes on with."""
+    return _written(lm, questions, manner) if manner.written else _chances(lm, questions, manner)
+
+
+def _chances(lm: LanguageModel, questions: Sequence[Question], manner: Manner) -> list[Heard]:
+    labels = labels_of(manner.labels, max((len(one.shown) for one in questions), default=0))
+    single, ids, before = in_one_token(lm, labels)
+    if len(single) < len(labels):
+        raise ConfigError("this language model has no single token for every label; use labels=letters or answer=text")
+    after = np.concatenate([[] if before is None else [before], closing(lm)])
+    prompts = framed(lm.read([one.prompt for one in questions]), lm.opening, after)
+    heard = [Heard(None)] * len(questions)
+    for rows in by_length(prompts):
+        with torch.no_grad():
+            states = last_states(lm, prompts[rows])
+            logits = lm.logits(states, torch.from_numpy(ids).to(states.device)).double().cpu().numpy()
+        for row, said in zip(rows.tolist(), logits, strict=True):
+            said = said[: len(questions[row].shown)]
+            heard[row] = Heard(said - np.logaddexp.reduce(said), usage=Usage(int(prompts.lengths[row]), 0))
+    return heard
+
+
+def _written(lm: LanguageModel, questions: Sequence[Question], manner: Manner) -> list[Heard]:
+    if lm.kind == "encoder":
+        raise ConfigError("a language model that only reads writes no ranking; use answer=probability")
+    prompts = framed(lm.read([one.prompt for one in questions]), lm.opening, closing(lm))
+    heard = [Heard(None)] * len(questions)
+
+    def go_on(prompts: Ragged, rows: list[int], *, again: bool = False) -> None:
+        texts = written(lm, prompts, manner.longest)
+        spent = lm.read(texts).lengths.tolist()
+        for row, length, text, n in zip(rows, prompts.lengths.tolist(), texts, spent, strict=True):
+            heard[row] = manner.read(questions[row], text, Usage(length, n), heard[row] if again else None)
+
+    for some in by_length(prompts):
+        go_on(prompts[some], some.tolist())
+        silent = [row for row in some.tolist() if heard[row].worth is None]
+        if silent:
+            said = [f"\n{stricter(len(questions[row].shown), manner.labels)}\nRanking:" for row in silent]
+            go_on(prompts[np.array(silent)].joined(lm.read(said)), silent, again=True)
+    return heard
+
+
+def worth_of(answer: Answer, n: int) -> Floats | None:
+    """``[n]`` in [0, 1] by place, 1 = first; what was left out shares the places that remain."""
+    if answer.failed:
+        return None
+    m = len(answer.order)
+    worth = np.full(n, (n - 1 - m) / 2 / (n - 1))
+    worth[list(answer.order)] = 1 - np.arange(m) / (n - 1)
+    return worth
+
+
+def averaged(questions: Sequence[Question], heard: Sequence[Heard]) -> tuple[IntArray, Floats]:
+    """The items of one request, ascending, and the mean of their worth over the orders that were answered; none where
+    no order was."""
+    items = np.sort(questions[0].shown)
+    read = [
+        one.worth[np.argsort(asked.shown)]
+        for asked, one in zip(questions, heard, strict=True) if one.worth is not None
+    ]  # fmt: skip
+    return (items, np.mean(read, axis=0)) if read else (items[:0], np.zeros(0))

@@ -1,0 +1,164 @@
+"""A ledger in a PostgreSQL database, in a schema of its own; several servers may share it.
+
+Writers follow one another by a lock of the database, as they do in a SQLite file: numbers of events then have the order
+in which they were written, and no two servers wait for each other. A lost connection is opened anew by whoever needs
+one next; no call waits long for a database that does not answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+
+from palate.core.errors import StoreError
+from palate.serving.stores import BUSY_SECONDS, VERSION, Cursor, FullDiskError, Idle
+
+SCHEMA = "palate"
+LOCK = 7_021_517_240_431
+"""Held by whoever writes; any number that nobody else uses in this database."""
+DOWN_SECONDS = 1.0
+"""After a failed connection nobody tries again for so long: callers do not queue up behind its time limit."""
+WAITING: dict[str, str | int] = {
+    "connect_timeout": 3, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * BUSY_SECONDS, "application_name": "palate",
+}  # fmt: skip
+"""How a dead connection is found out; what the URL says itself comes first."""
+SETTINGS = {
+    "search_path": SCHEMA, "lock_timeout": f"{BUSY_SECONDS}s", "statement_timeout": f"{2 * BUSY_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{6 * BUSY_SECONDS}s",
+}  # fmt: skip
+"""The last one frees the lock where a server stands still in the middle of a write."""
+
+Row = tuple[Any, ...]
+Connection = psycopg.Connection[Row]
+
+
+class Marked(psycopg.Cursor[Row]):
+    """Takes statements in which ``?`` stands for a value, as all of ours are written."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        return super().execute(query.replace("?", "%s"), params, **options)
+
+
+class PostgresStore:
+    """``url`` as libpq reads it (``postgresql://user@host/name``); what it leaves out libpq takes from ``PGPASSWORD``,
+    ``~/.pgpass`` and the like. Raises ``StoreError`` where nobody answers there."""
+
+    def __init__(self, url: str, tables: str) -> None:
+        try:
+            self._place = {**WAITING, **conninfo_to_dict(url)}
+        except psycopg.ProgrammingError:  # its words could repeat the password
+            raise StoreError("--store cannot be read; write postgresql://USER@HOST:PORT/NAME") from None
+        self._down_until = 0.0
+        self._alone = threading.Lock()
+        self._readers = Idle(self._connect)
+        self._writer: Connection | None = None
+        try:
+            with self.writing() as cursor:
+                self._prepare(cursor, tables)
+        except StoreError as problem:
+            cause = problem.__cause__
+            said = " ".join(str(cause).split()) if isinstance(cause, psycopg.Error) else str(problem)
+            raise StoreError(f"the database of --store cannot hold events: {said}") from None
+
+    def _prepare(self, cursor: Cursor, tables: str) -> None:
+        cursor.execute("SHOW server_encoding")
+        if (encoding := cursor.fetchone()[0]) != "UTF8":
+            raise StoreError(f"its texts are {encoding}; create one with ENCODING 'UTF8'")
+        cursor.execute("SELECT to_regclass(?)", (f"{SCHEMA}.about",))
+        if cursor.fetchone()[0] is None:
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            cursor.execute(tables.replace("NUMBERED", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"))
+            cursor.execute("CREATE TABLE about (version INTEGER NOT NULL)")
+            cursor.execute("INSERT INTO about VALUES (?)", (VERSION,))
+        cursor.execute("SELECT version FROM about")
+        if (version := cursor.fetchone()) != (VERSION,):
+            raise StoreError(f"it was written by another Palate ({version}); choose another one")
+
+    def read(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        try:
+            try:
+                return self._read(statement, values)
+            except psycopg.OperationalError as failure:
+                if failure.sqlstate is not None and not isinstance(failure, errors.AdminShutdown):
+                    raise
+                self._readers.drop()  # the database went away since they were used; perhaps it is back
+                return self._read(statement, values)
+        except psycopg.Error as failure:
+            raise _said(failure) from failure
+
+    def _read(self, statement: str, values: Sequence[object]) -> list[Row]:
+        with self._readers.one() as reader:
+            return reader.execute(statement, values).fetchall()
+
+    @contextmanager
+    def writing(self) -> Iterator[Cursor]:
+        with self._alone:
+            try:
+                cursor = self._begin()
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException as problem:
+                if self._writer is not None:
+                    with suppress(psycopg.Error):
+                        self._writer.execute("ROLLBACK")
+                if isinstance(problem, psycopg.Error):
+                    raise _said(problem) from problem
+                raise
+
+    def _begin(self) -> Cursor:
+        """A transaction that nobody else writes beside."""
+        had_one = self._writer is not None and not self._writer.closed
+        try:
+            return self._begun()
+        except psycopg.OperationalError:
+            # The database went away since the last write and may be back; nothing was written yet.
+            if not had_one or self._writer is None or not self._writer.closed:
+                raise
+            return self._begun()
+
+    def _begun(self) -> Cursor:
+        if self._writer is None or self._writer.closed:
+            self._writer = self._connect()
+        cursor = self._writer.execute("BEGIN")
+        cursor.execute("SELECT pg_advisory_xact_lock(?)", (LOCK,))
+        return cursor
+
+    def close(self) -> None:
+        self._readers.close()
+        with self._alone:
+            if self._writer is not None:
+                self._writer.close()
+
+    def _connect(self) -> Connection:
+        if time.monotonic() < self._down_until:
+            raise psycopg.OperationalError("the last attempt has just failed")
+        try:
+            connection = psycopg.connect(**self._place, autocommit=True, cursor_factory=Marked)  # type: ignore[arg-type]
+            for name, value in SETTINGS.items():
+                connection.execute("SELECT set_config(?, ?, false)", (name, value))
+            # What is acknowledged is on disk, whatever this database does by default; a stricter promise stays.
+            connection.execute(
+                "SELECT set_config(name, 'on', false) FROM pg_settings "
+                "WHERE name = 'synchronous_commit' AND setting = 'off'"
+            )
+        except psycopg.OperationalError:
+            self._down_until = time.monotonic() + DOWN_SECONDS
+            raise
+        return connection
+
+
+def _said(failure: psycopg.Error) -> StoreError:
+    """A failure in words for whoever asked: nothing of hosts, users or rows."""
+    if isinstance(failure, errors.DiskFull):
+        return FullDiskError("the disk of the database is full; nothing of this was written, reading goes on")
+    if failure.sqlstate is None:
+        return StoreError("the database of events does not answer; ask again soon")
+    return StoreError(f"the database of events refused this: {failure.diag.message_primary}")

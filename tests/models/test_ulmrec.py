@@ -1,0 +1,326 @@
+"""ULMRec: the index decides what comes next, one forward a prompt, honest figures over the catalogue, no leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from palate.backbones.nano import Nano, NanoConfig
+from palate.backbones.text_model import TextModel
+from palate.backbones.tf_idf import TfIdf
+from palate.core.config import Config, Part, override
+from palate.core.dataset import Dataset
+from palate.core.errors import ConfigError
+from palate.core.protocols import Judge, ReRanks, ScoresAll
+from palate.core.ragged import Ragged
+from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.core.split import Cases, Split
+from palate.data.lettered import LetteredBatches, lettered
+from palate.evaluation.judging import judge_cases
+from palate.evaluation.protocols import FullRanking
+from palate.evaluation.reports import make_report
+from palate.models.reranking import ulmrec
+from palate.models.reranking.ulmrec import ULMRec, ULMRecConfig
+from palate.parts.lettered import Script, letters_of, read_packed, written
+from palate.systems import component
+from palate.tokenizers.user_index import UserIndex
+from tests.models.reader_logs import COLOURS, N_ITEMS, N_OF_COLOUR, Witness, colour_of, coloured_readers, item_of
+
+NANO = {"width": 32, "heads": 2, "layers": 2, "forward_width": 64, "length": 512, "steps": 0, "vocabulary": 700}
+SIX = (8, 12, 16, 20, 0, 9)
+
+
+class InOrder(ScoresAll):
+    """Retrieves items by their rows, or by ``best`` first; remembers who fitted it."""
+
+    config = Config()
+
+    def __init__(self, best: tuple[int, ...] = ()) -> None:
+        self.scores = -np.arange(N_ITEMS, dtype=np.float32)
+        self.scores[list(best)] += 100
+        self.taught: Dataset | None = None
+
+    def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> InOrder:
+        self.taught = train
+        return self
+
+    def score_blocks(self, requests: Requests) -> Iterator[np.ndarray]:
+        yield np.repeat(self.scores[None], len(requests), axis=0)
+
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    def load(cls, folder: Path) -> InOrder:
+        return cls()
+
+
+def system(**settings: Any) -> ULMRec:
+    config = override(ulmrec.tiny(), {
+        "backbone": Part(name="nano", settings=NANO).model_dump(), "candidates": 6, "length": 4,
+        "title_tokens": 4, "max_tokens": 400, "batch_size": 64, "prefixes": 1, "ratio": 0.9, "trust": 0.0,
+        "codes": "tokens", "alignment": ["preference"], "training.epochs": 22, "training.learning_rate": 5e-3,
+        "training.judge_every": 22, **settings,
+    })  # fmt: skip
+    named = UserIndex(override(component("user_index", config.user_index).config, {
+        "size": 8, "training.epochs": 20, "training.judge_every": 20,
+    }), TfIdf())  # fmt: skip
+    return ULMRec(
+        config, retriever=InOrder(SIX), user_index=named,
+        backbone=component("backbone", config.backbone), annotator=Witness(),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def train() -> Dataset:
+    return coloured_readers()
+
+
+@pytest.fixture(scope="module")
+def fitted(train: Dataset) -> ULMRec:
+    return system().fit(train, Run())
+
+
+# -- what the index is worth -------------------------------------------------------------------------------------------
+
+
+def test_the_index_tells_the_preference_and_anothers_index_anothers(train: Dataset, fitted: ULMRec) -> None:
+    users, lm, index = np.arange(50), fitted.backbone, fitted.user_index
+    said = lm.read([f" Likes {COLOURS[colour_of(int(user))]}." for user in users])
+
+    def right(numbers: np.ndarray) -> float:
+        ask, answer = fitted.script.preferred(fitted._read_indexes(index.spelled(numbers)), said)
+        with torch.no_grad():
+            states, first = read_packed(lm, ask.joined(answer), "cpu")
+            begun = first + ask.lengths - 1
+            told = [
+                lm.logits(states[at : at + n]).argmax(1).tolist() for at, n in zip(begun, answer.lengths, strict=True)
+            ]
+        return float(np.mean([one == row.tolist() for one, row in zip(told, answer, strict=True)]))
+
+    assert right(index.numbers[users]) > 0.9
+    assert right(np.roll(index.numbers, 1, axis=0)[users]) < 0.3, "the next user likes another colour"
+
+
+# -- prompts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lm(train: Dataset) -> TextModel[Any]:
+    nano = Nano(NanoConfig(**{**NANO, "steps": 0}))
+    return nano.prepare(written(4, train.titles), Run())
+
+
+def script_of(lm: TextModel[Any], train: Dataset, **settings: int) -> Script:
+    settings = {"candidates": 5, "length": 4, "title_tokens": 6, "index_tokens": 20, "max_tokens": 400, **settings}
+    return Script.of(lm, train.titles, **settings)  # type: ignore[arg-type]
+
+
+def test_a_prompt_reads_as_it_should(lm: TextModel[Any], train: Dataset) -> None:
+    script = script_of(lm, train)
+    index = lm.read([" <a_1> <b_2>"])
+    prompt = lm.spell(script.asked(index, Ragged.of([[5, 0, 1, 2, 9]]), Ragged.of([[3, 23, 10]])))[0]
+    assert prompt.endswith(
+        "\nUser index: <a_1> <b_2>\nHistory: (1) plain 0 (2) plain 1 (3) plain 2 (4) red 1"
+        "\nCandidates: (A) plain 3 (B) amber 3 (C) red 2\nAnswer: ("
+    )
+    ask, answer = script.named(index, Ragged.of([[8]]))
+    assert lm.spell(ask)[0].endswith("\nHistory: (1) red 0\nUser index:")
+    assert lm.spell(answer) == [" <a_1> <b_2>"]
+    ask, answer = script.recalled(index, Ragged.of([[8]]))
+    assert lm.spell(ask)[0].endswith(" <a_1> <b_2>\nHistory:")
+    assert lm.spell(answer) == [" (1) red 0"]
+
+
+def test_a_long_history_loses_its_oldest_items_and_the_index_nothing(lm: TextModel[Any], train: Dataset) -> None:
+    index, long = lm.read([" <a_1> <b_2>"]), Ragged.of([[8, 9, 10, 11]])
+    whole = script_of(lm, train).asked(index, long, Ragged.of([[0, 1, 2, 3, 4]]))
+    room = int(whole.lengths[0]) - 1
+    tight = replace(script_of(lm, train), max_tokens=room)
+    shorter = tight.asked(index, long, Ragged.of([[0, 1, 2, 3, 4]]))
+    assert shorter.lengths[0] <= room
+    said = lm.spell(shorter)[0]
+    assert "<a_1> <b_2>\nHistory: (1) red 1 (2) red 2 (3) red 3\nCandidates: (A) plain 0" in said
+    with pytest.raises(ConfigError, match=r"max_tokens=90 does not hold 5 candidates and an item of the history"):
+        script_of(lm, train, max_tokens=90)
+
+
+def test_letters_are_the_tokens_of_the_list_and_single(lm: TextModel[Any], train: Dataset) -> None:
+    script = script_of(lm, train)
+    tokens = script.asked(lm.read([" x"]), Ragged.of([[0]]), Ragged.of([[1, 2, 3, 4, 5]])).row(0).tolist()
+    assert all(letter in tokens for letter in script.letters.tolist())
+
+    class Merging(Nano):
+        """Reads a bracket and a letter as one."""
+
+        def read(self, texts: Any, max_tokens: int | None = None) -> Ragged:
+            return Ragged.of([[7] for _ in texts])
+
+    with pytest.raises(ConfigError, match="does not read the letter A of '\\(A' as one token"):
+        letters_of(Merging(NanoConfig(**NANO)), 5)
+
+
+def test_letters_are_scored_alike_whatever_stands_beside(train: Dataset, fitted: ULMRec) -> None:
+    """One by one, packed with others, and padded on the left: the same log-probabilities, from one forward."""
+    requests = Requests.of([[0, 1, 2], [3], [9, 4], [0]], user_rows=np.array([0, 1, 2, -1]))
+    items = fitted.retrieved(requests).item_rows
+    together = fitted.letters(requests, items)
+    alone = np.concatenate([fitted.letters(requests[i : i + 1], items[i : i + 1]) for i in range(4)])
+    np.testing.assert_allclose(alone, together, atol=2e-5)
+    np.testing.assert_allclose(np.exp(together).sum(1), 1, rtol=1e-5)
+    index, lm, script = fitted.user_index, fitted.backbone, fitted.script
+    spelled = fitted._read_indexes(index.spelled(index.asked(requests)))
+    prompts = script.asked(spelled, requests.histories, Ragged.of(items))
+    ids, mask = lm.padded(prompts, "left")
+    with torch.no_grad():
+        last = lm.states(lm.embed(ids), mask)[:, -1]
+        padded = lm.logits(last, torch.from_numpy(script.letters)).log_softmax(1)
+    np.testing.assert_allclose(padded.numpy(), together, atol=2e-4)
+
+
+def test_what_a_place_is_worth_is_told_and_shrinks_with_several_orders(train: Dataset, fitted: ULMRec) -> None:
+    requests = Requests.of([[1, 2]] * 16, user_rows=np.arange(16)).leaving_out_history()
+    one, settings = fitted.position_gap(requests), fitted.config
+    try:
+        fitted.config = settings.model_copy(update={"orders": 6})
+        several = fitted.position_gap(requests)
+    finally:
+        fitted.config = settings
+    assert fitted.facts["position gap"] > 0
+    assert several < one
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+def test_candidates_hold_the_target_anywhere_and_nothing_met(train: Dataset) -> None:
+    rng = np.random.default_rng(0)
+    targets, met = np.tile(np.arange(4), 100), Ragged.of([[0, 1, 2, 3, 4, 5]] * 400)
+    candidates, places = lettered(targets, met, 30, 6, rng)
+    assert (candidates.lengths == 6).all()
+    flat = candidates.flat().reshape(400, 6)
+    np.testing.assert_array_equal(flat[np.arange(400), places], targets)
+    assert ((flat > 5).sum(1) == 5).all()
+    assert all(len(set(row)) == 6 for row in flat.tolist())
+    assert np.bincount(places, minlength=6).min() > 40
+    assert np.bincount(flat[flat > 5], minlength=30)[6:].min() > 40
+    few, _ = lettered(targets, met, 8, 6, rng)
+    assert (few.lengths == 3).all(), "two are left beside the target"
+
+
+def test_batches_are_mixed_as_said_and_resume(train: Dataset) -> None:
+    others = [np.arange(0, 10), np.array([], dtype=np.int64), np.arange(20, 30)]
+    batches = LetteredBatches(
+        train, others, candidates=5, length=1, batch_size=16, ratio=0.5, prefixes=1, seed=3
+    )  # fmt: skip
+    assert (batches.questions, len(batches)) == (64, 8)
+    epoch = list(batches.epoch(2))
+    assert np.concatenate([batch.users for batch in epoch]).tolist() != sorted(range(64))
+    assert sorted(np.concatenate([batch.users for batch in epoch]).tolist()) == list(range(64))
+    for batch in epoch:
+        assert (len(batch.users), sum(map(len, batch.lessons)), len(batch.lessons[1])) == (8, 8, 0)
+        assert (batch.histories.lengths == 1).all()
+    for one, other in zip(batches.epoch(2, skip=5), epoch[5:], strict=True):
+        np.testing.assert_array_equal(one.candidates.flat(), other.candidates.flat())
+        np.testing.assert_array_equal(one.lessons[0], other.lessons[0])
+
+
+# -- figures over the catalogue ----------------------------------------------------------------------------------------
+
+
+def test_the_rest_stands_behind_in_the_retrievers_order(fitted: ULMRec) -> None:
+    requests = Requests.of([[1, 2]], user_rows=np.array([0])).leaving_out_history()
+    answer = fitted.recommend(requests, N_ITEMS)
+    assert isinstance(fitted, ReRanks)
+    assert set(answer.item_rows[0, :6].tolist()) == {8, 12, 16, 20, 0, 9}
+    assert answer.item_rows[0, 6:-2].tolist() == [i for i in range(24) if i not in (8, 12, 16, 20, 0, 9, 1, 2)]
+    assert answer.item_rows[0, -2:].tolist() == [-1, -1]
+    assert (np.diff(answer.scores[0, :-2]) < 0).all()
+    assert not answer.exact
+    every = fitted.score(requests, Ragged.of([np.arange(N_ITEMS)]))
+    np.testing.assert_allclose(every[answer.item_rows[0, :-2]], answer.scores[0, :-2], rtol=1e-5)
+    silent = fitted.recommend(Requests.of([[], [999]]), 4)
+    assert silent.item_rows.tolist() == [[0, 8, 9, 12]] * 2, "nothing to read: the retriever's order stays"
+
+
+def test_trust_adds_the_retrievers_odds(fitted: ULMRec) -> None:
+    requests, settings = Requests.of([[1, 2]], user_rows=np.array([0])), fitted.config
+    items = np.tile(np.array(SIX), (1, 1))
+    candidates = Ragged.of([list(SIX)])
+    np.testing.assert_allclose(fitted.score(requests, candidates), fitted.letters(requests, np.sort(items))[0][
+        np.argsort(np.argsort(items[0]))], atol=1e-5)  # fmt: skip
+    try:
+        fitted.config = settings.model_copy(update={"trust": 2.0})
+        trusted = fitted.score(requests, candidates)
+    finally:
+        fitted.config = settings
+    scores = torch.from_numpy(InOrder(SIX).scores[list(SIX)]).log_softmax(0).numpy()
+    np.testing.assert_allclose(trusted, fitted.score(requests, candidates) + 2 * scores, atol=1e-4)
+
+
+def test_figures_over_the_catalogue_are_the_sum_of_both_parts(train: Dataset, fitted: ULMRec) -> None:
+    """overall@k = among retrieved · share, case by case; a target that was not retrieved counts 0 at k up to six."""
+    users = np.arange(train.n_users)
+    targets = np.array([item_of(colour_of(int(u)), int(u) // len(COLOURS) % N_OF_COLOUR) for u in users])
+    cases = Cases(Requests.of([[1, 2]] * len(users), user_rows=users), targets, users)
+    split = Split(train, train, cases, cases, rule="planted")
+    protocol = FullRanking(metrics=("recall@5", "ndcg@5", "recall@10"))
+    table = judge_cases(fitted, cases, protocol, train=train)
+    lists = fitted.recommend(cases.requests.leaving_out_history(), 10).item_rows
+    direct = float(np.mean((lists[:, :5] == targets[:, None]).any(1)))
+    held = np.isin(targets, [8, 12, 16, 20, 0, 9])
+    assert table.filter(pl.col("retrieved_at").is_null())["recall@5"].sum() == 0
+    report = make_report(table, split, protocol, name="narrow", system="ulmrec", resamples=50)
+    assert report.metrics["recall@5"].value == pytest.approx(direct)
+    assert report.beyond["ceiling@6"].value == pytest.approx(held.mean())
+    for name in ("recall@5", "ndcg@5"):
+        both = report.slices["retrieved"][name].value * held.mean() + report.slices["not-retrieved"][name].value * (
+            1 - held.mean()
+        )
+        assert report.metrics[name].value == pytest.approx(both)
+        assert report.slices["not-retrieved"][name].value == 0
+    assert report.beyond["retriever-recall@5"].value == pytest.approx(np.isin(targets, [8, 12, 16, 20, 0]).mean())
+    assert "retriever-recall@10" not in report.beyond
+    assert f"no recall at k <= 6 can exceed {held.mean():.3f}" in report.notes[0]
+    plain = judge_cases(InOrder(), cases, protocol, train=train)
+    assert make_report(plain, split, protocol, name="plain", system="x", resamples=50).notes == ()
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_taught_by_the_train_part(train: Dataset, fitted: ULMRec) -> None:
+    witness, retriever = fitted.annotator, fitted.retriever
+    assert isinstance(witness, Witness)
+    assert isinstance(retriever, InOrder)
+    events = set(zip(train.user_rows.tolist(), train.item_rows.tolist(), strict=True))
+    assert witness.shown == events
+    assert retriever.taught is train
+    assert getattr(fitted.user_index, "fitted_on", "") == train.fingerprint
+
+
+def test_codes_may_be_tokens_and_adapters_stand_where_named(train: Dataset) -> None:
+    adapted = {**NANO, "tune": "lora", "lora_layers": ["q_proj", "v_proj"]}
+    found = system(backbone=Part(name="nano", settings=adapted).model_dump())
+    found.fit(train, Run(max_steps=2))
+    assert (found.backbone.read([" <a_0> <b_0> <c_0>"]).lengths <= 6).all()
+    learnt = {name for name, weights in found.backbone.model.named_parameters() if weights.requires_grad}
+    layers = {name.split(".lora_")[0].rpartition(".")[2] for name in learnt if "lora_" in name}
+    assert layers == {"q_proj", "v_proj"}
+    wrong = {**NANO, "tune": "lora", "lora_layers": ["nothing"]}
+    with pytest.raises(ConfigError, match="no linear layer of this model ends in nothing"):
+        system(backbone=Part(name="nano", settings=wrong).model_dump()).fit(train, Run(max_steps=1))
+
+
+def test_presets() -> None:
+    published = ulmrec.paper()
+    assert published.candidates == 20
+    assert published.backbone.settings["lora_layers"] == ["q_proj", "v_proj"]
+    assert ULMRecConfig().ratio == 0.5

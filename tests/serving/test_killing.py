@@ -1,0 +1,50 @@
+"""``kill -9`` under write load: what was acknowledged is there once, and a server outlives its database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.chaos import chaos
+from tests.serving.conftest import client
+from tests.serving.database import Database
+from tests.serving.running import running
+
+ROUNDS = [2, pytest.param(20, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_nothing_acknowledged_is_lost_or_doubled(
+    kind: str, rounds: int, runs: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    database: Database | None = request.getfixturevalue("database") if kind == "postgresql" else None
+    store = tmp_path / "s.sqlite" if database is None else database.url()
+    outcome = chaos(runs / "text-cosine", store, rounds, seed=rounds, database=database)
+    print(f"\n{kind}: {outcome}")
+    assert (outcome.lost, outcome.doubled) == (0, 0)
+    assert outcome.acknowledged >= 40 * rounds
+
+
+def test_without_its_database_a_server_stays_up_and_says_so(runs: Path, database: Database) -> None:
+    sent = {"events": [{"key": "k", "user": "r0001", "item": "b001", "time": 1}]}
+    with running([runs / "item-knn"], database.url()) as (service, address), client(address) as asked:
+        assert asked.post("/v1/events", json=sent).status_code == 200
+        before = asked.post("/v1/recommend", json={"user": "r0001"}).json()
+        database.kill()
+        try:
+            for path, body in (("/v1/events", sent), ("/v1/recommend", {"user": "r0001"})):
+                refused: Any = asked.post(path, json=body)
+                assert (refused.status_code, refused.json()["code"]) == (503, "store")
+                assert refused.json()["error"] == "the database of events does not answer; ask again soon"
+            assert asked.get("/ready").status_code == 503
+            assert asked.post("/v1/recommend", json={"history": ["b001"]}).status_code == 200
+            assert asked.get("/v1/items", params={"q": "the"}).status_code == 200
+            assert "Connection refused" in service.written.getvalue()  # type: ignore[attr-defined]
+        finally:
+            database.start()
+        service.ledger._store._down_until = 0.0  # type: ignore[attr-defined]
+        assert asked.post("/v1/events", json=sent).json() == [{"key": "k", "new": False, "time": 1}]
+        assert asked.post("/v1/recommend", json={"user": "r0001"}).json() == before
