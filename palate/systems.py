@@ -247,7 +247,7 @@ TABLE: tuple[System, ...] = (
         ("text", "pre-training/next-token", "pre-training/masked", "fine-tuning/full", "fine-tuning/lora",
          "prompt-tuning/soft", "language model", "prompts", "gradient"),
         ("ratings", "item text"), ("network", "backbone"),
-        presets=("tiny", "classification", "paper"), packages=("transformers", "tokenizers"),
+        presets=("tiny", "small", "classification", "paper"), packages=("transformers", "tokenizers"),
         ability="RatingPredictor",
     ),
     System(
@@ -329,8 +329,6 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
         "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
         "sasrec": "palate.models.sequential.sasrec:SASRec",
-        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
-        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
         "hstu": "palate.models.sequential.hstu:HSTU",
     },
     "annotator": {

@@ -313,6 +313,10 @@ class LanguageModel(Protocol):
         """Input embeddings ``[b, S, D]`` and which of them are no padding ``[b, S]`` → the last hidden states
         ``[b, S, D]``; of a seq2seq model those of its encoder."""
 
+    def packed_states(self, embeddings: Any, groups: Any, attend: Callable[..., Any]) -> Any:
+        """``[P, D]`` → ``[P, D]``: ``states`` of packed sequences, longest first; ``groups`` says where each lies and
+        ``attend`` looks within each (``parts.packing``, ``parts.item_tower.attend_within``)."""
+
     def branched_states(self, embeddings: Any, places: Any, branching: Any) -> Any:
         """Like ``states`` of a causal model, where rows branch (``parts.branching.Branching``) and each token stands at
         ``places`` ``[b, S]``."""

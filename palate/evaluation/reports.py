@@ -154,7 +154,8 @@ def read_report(folder: str | Path) -> Report:
 def to_json(reports: Sequence[Report], comparisons: Comparisons | None = None) -> dict[str, Any]:
     """The documented schema ``palate.report/1``, which scripts rely on. Numbers that do not exist are null.
 
-    ``data`` carries the marks that all runs share; figures beyond accuracy stand among the metrics.
+    ``data`` carries the marks that all runs share; figures beyond accuracy stand among the metrics. ``slice`` is there
+    where reports ``of_slice`` are written: all figures and comparisons are then those of its cases.
     """
     if not reports:
         raise ConfigError("there is no report to write")
@@ -165,6 +166,7 @@ def to_json(reports: Sequence[Report], comparisons: Comparisons | None = None) -
         "data": first.data + (f" ({', '.join(shared)})" if shared else ""),
         "split": f"{first.split} {first.split_hash}",
         "protocol": first.protocol,
+        **({"slice": first.part} if first.part else {}),
         "runs": [
             {
                 "name": report.name,

@@ -63,6 +63,12 @@ def test_evaluate_and_compare_write_the_documented_schema(place: Path) -> None:
     pair = found["comparisons"][0]
     assert {"a", "b", "metric", "difference", "low", "high", "p", "p_holm", "effect"} <= set(pair)
     assert (place / "c.svg").read_text().lstrip().startswith("<?xml")
+    done = palate("compare", "popularity", "ease", "--slice", "cold-items-among-cold", "--json", "s.json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((place / "s.json").read_text())
+    assert told["slice"] == "cold-items-among-cold"
+    assert told["comparisons"][0]["difference"] == pytest.approx(0), "neither can tell cold items apart"
+    assert (place / "compare-cold-items-among-cold.png").exists()
 
 
 def test_runs_on_other_splits_are_not_compared(place: Path) -> None:
