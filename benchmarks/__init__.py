@@ -18,6 +18,7 @@ BENCHMARKS = {
     "item-encoding": "benchmarks.item_encoding:run",
     "lite-vs-beam": "benchmarks.lite_vs_beam:run",
     "serving": "benchmarks.serving:run",
+    "living-catalogue": "benchmarks.living_catalogue:run",
     "two-tower-serving": "benchmarks.two_tower_serving:run",
 }
 """Name → where its function lives. The only list."""

@@ -11,25 +11,38 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from palate.core.dataset import Dataset
-from palate.core.errors import DataError, LeakError, MisuseError, PalateError, StoreError, UnknownIdError, nearest
-from palate.core.protocols import Grows, Recommender
+from palate.core.errors import (
+    ConfigError,
+    DataError,
+    LeakError,
+    MisuseError,
+    PalateError,
+    StoreError,
+    UnknownIdError,
+    nearest,
+)
+from palate.core.protocols import Grows, Recommender, TwoTower
 from palate.core.ragged import IntArray, Ragged
-from palate.core.rankings import Ranking
+from palate.core.rankings import Ranking, Rankings
 from palate.core.requests import Requests
 from palate.core.run import Progress, Silent
 from palate.data.positives import EVERY_EVENT, positive_filter
 from palate.filters import Passing
+from palate.parts.retrieval import Kind, Recall, Retriever
 from palate.questions import Answer, Asked, Because, Later, Met, Question, Recommended, pieces, together
 from palate.runs import FittedRun
 
 USERS_AT_ONCE = 4096
 """Users answered between two pieces of the file that ``everyone`` writes."""
+MEASURED_USERS = 1000
+"""Users with whom the recall of an index is measured."""
 WHY_EVENTS = 50
 """At most so many newest events of a history are taken out, one after another, to explain an answer."""
 HINTED_TITLES = 2000
@@ -67,6 +80,39 @@ class Asker:
         self._passing = Passing()
         self._retired = np.zeros(0, dtype=np.int64)
         self._know(run.items)
+        self._retriever: Retriever | None = None
+
+    def use_index(self, kind: Kind, **settings: Any) -> None:
+        """Answer from an index of item vectors from now on; its ``recall`` against exact search is measured here, with
+        users of the data. ``exact`` is what the system itself answers.
+
+        Raises ``MisuseError`` where the system's scores are no products of two vectors, ``ConfigError`` where the index
+        finds too little.
+        """
+        if kind == "exact":
+            self._retriever = None
+        elif isinstance(self.system, TwoTower):
+            self._retriever = Retriever(self.system, kind, queries=self._some_users(), **settings)
+        else:
+            what = f"{self.name} is a {self.run.plan.system}, whose scores are no products of two vectors"
+            raise MisuseError(f"{what}: ask it without an index")
+
+    def _some_users(self) -> Requests | None:
+        """Users drawn from the data, who measure an index; None where the data cannot be read."""
+        try:
+            known = np.flatnonzero(self.dataset.histories.lengths)
+        except PalateError:
+            return None
+        some = np.random.default_rng(0).permutation(known)[:MEASURED_USERS]
+        return Requests.for_users(self.dataset, np.sort(some)) if len(some) else None
+
+    @property
+    def recall(self) -> Recall | None:
+        """How much of what exact search finds is answered; None where nothing is missed."""
+        return None if self._retriever is None else self._retriever.recall
+
+    def _recommend(self, requests: Requests, k: int) -> Rankings:
+        return (self._retriever or self.system).recommend(requests, k)
 
     def _know(self, items: pl.DataFrame, grown: Dataset | None = None) -> None:
         """Further items, whose rows follow the last; ``grown`` is the data with them.
@@ -135,14 +181,14 @@ class Asker:
         found: dict[int, Answer] = {}
         for places in (piece for kind in alike.values() for piece in pieces(asked, kind)):
             requests = together([asked[place] for place in places])
-            rankings = self.system.recommend(requests, k)
+            rankings = self._recommend(requests, k)
             for i, (place, ranking) in enumerate(zip(places, rankings.named(self.item_ids), strict=True)):
                 found[place] = self._said(requests[i : i + 1], ranking, rankings.exact, why)
         return [found[place] for place in range(len(asked))]
 
     def answer(self, requests: Requests, k: int) -> list[Ranking]:
         """One ranking a request, in outside ids."""
-        return list(self.system.recommend(requests, k).named(self.item_ids))
+        return list(self._recommend(requests, k).named(self.item_ids))
 
     def explained(self, asked: Asked, items: Sequence[str]) -> Answer:
         """The score of each of ``items`` for one question, and what moved it, in the order of the scores.
@@ -292,6 +338,16 @@ class Asker:
         grown = replace(self.living, items=pl.concat([self.living.items, items]))
         self.system.add_items(grown)
         self._know(items, grown)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Build the index anew after the system's vectors have changed; one that would find too little is given up."""
+        if self._retriever is None:
+            return
+        try:
+            self._retriever.refresh()
+        except ConfigError:
+            self._retriever = None
 
     def retire_items(self, items: Sequence[str], *, back: bool = False) -> None:
         """Never answer these items from now on, or answer them again. Histories may hold them as before."""
@@ -299,6 +355,7 @@ class Asker:
         self._retired = np.setdiff1d(self._retired, rows) if back else np.union1d(self._retired, rows)
         if isinstance(self.system, Grows):
             self.system.retire_items(rows, back=back)
+            self._follow()
 
     @property
     def retired(self) -> IntArray:
@@ -350,7 +407,7 @@ class Asker:
             for start in range(0, dataset.n_users, USERS_AT_ONCE):
                 rows = np.arange(start, min(start + USERS_AT_ONCE, dataset.n_users))
                 requests = Requests.for_users(dataset, rows).leaving_out_history()
-                found = self.system.recommend(requests, k)
+                found = self._recommend(requests, k)
                 given = found.item_rows >= 0
                 items = found.item_rows[given]
                 yield pl.DataFrame({

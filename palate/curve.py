@@ -7,7 +7,7 @@ is told; a system that reads only what is told is a flat line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,10 @@ SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Point:
-    """One system, one share, all seeds: ``events`` that taught, the figure over users and seeds, and that of each
-    seed."""
+    """One line of the figure at one share, all seeds: ``events`` that taught, the figure over users and seeds, and that
+    of each seed. ``name`` is the line's: a system may stand in a figure with several settings."""
 
+    name: str
     system: str
     share: float
     events: int
@@ -68,10 +69,14 @@ def some_of(train: Dataset, share: float, seed: int = 0) -> Dataset:
 
 
 def data_efficiency(
-    plans: Sequence[Plan], split: Split, run: Run, shares: Sequence[float] = SHARES, progress: Progress | None = None
+    plans: Mapping[str, Plan],
+    split: Split,
+    run: Run,
+    shares: Sequence[float] = SHARES,
+    progress: Progress | None = None,
 ) -> Curve:
-    """Fit every plan on every share with each of its seeds, and ask the same test questions."""
-    abilities = {system(plan.system).ability for plan in plans}
+    """Fit every plan on every share with each of its seeds, and ask the same test questions; ``plans`` have names."""
+    abilities = {system(plan.system).ability for plan in plans.values()}
     if len(abilities) != 1:
         raise MisuseError("a curve compares systems that recommend, or systems that predict ratings, not both")
     progress = progress or Silent()
@@ -80,22 +85,22 @@ def data_efficiency(
     metric = "rmse" if rates else "ndcg@10"
     progress.start("fitting", len(plans) * len(shares))
     points = []
-    for plan in plans:
+    for name, plan in plans.items():
         for share in sorted(shares):
-            points.append(_point(plan, share, split, run, ask, metric))
+            points.append(_point(name, plan, share, split, run, ask, metric))
             progress.advance(1, **{metric: points[-1].figure.value})
     progress.finish()
     return Curve(metric, split.dataset.name, f"{split.rule} {split.hash}", questions, tuple(points))
 
 
-def _point(plan: Plan, share: float, split: Split, run: Run, ask: Any, metric: str) -> Point:
+def _point(name: str, plan: Plan, share: float, split: Split, run: Run, ask: Any, metric: str) -> Point:
     train, judge = some_of(split.train, share), judge_of(plan, split)
     reports = []
     for seed in plan.seeds:
         fitted = build(plan.system, plan.config).fit(train, replace(run, seed=seed, folder=None), judge)
         reports.append(ask(fitted, seed))
-    figure, of_seeds = _figure(reports, metric, split, plan.system)
-    return Point(plan.system, share, train.n_interactions, plan.seeds, figure, of_seeds)
+    figure, of_seeds = _figure(reports, metric, name)
+    return Point(name, plan.system, share, train.n_interactions, plan.seeds, figure, of_seeds)
 
 
 def _asking(split: Split, rates: bool) -> tuple[Any, str]:
@@ -115,7 +120,7 @@ def _asking(split: Split, rates: bool) -> tuple[Any, str]:
     ), f"{len(split.test):,} questions of {split.rule}"
 
 
-def _figure(tables: Sequence[Any], metric: str, split: Split, name: str) -> tuple[Interval, tuple[float, ...]]:
+def _figure(tables: Sequence[Any], metric: str, name: str) -> tuple[Interval, tuple[float, ...]]:
     """Over users and seeds, and each seed's own."""
     import polars as pl
 
@@ -132,7 +137,7 @@ def _figure(tables: Sequence[Any], metric: str, split: Split, name: str) -> tupl
 
 
 def draw(curve: Curve, path: Path) -> None:
-    """The curve as a picture: shares on a logarithmic axis, a line a system, its 95 % interval as a band."""
+    """The curve as a picture: shares on a logarithmic axis, a line a plan, its 95 % interval as a band."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -141,8 +146,8 @@ def draw(curve: Curve, path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.0), facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for place, name in enumerate(dict.fromkeys(point.system for point in curve.points)):
-        own = [point for point in curve.points if point.system == name]
+    for place, name in enumerate(dict.fromkeys(point.name for point in curve.points)):
+        own = [point for point in curve.points if point.name == name]
         shares = [100 * point.share for point in own]
         (line,) = axes.plot(shares, [point.figure.value for point in own], marker="osD^vP*"[place % 7], label=name)
         axes.fill_between(

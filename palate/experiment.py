@@ -213,9 +213,9 @@ def evaluate(
     report = make_report(
         tables(), split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained),
-        cost=fitted.facts["cost"], marks=sorted(marks),
+        cost=fitted.facts["cost"], marks=sorted(marks), notes=_searched(fitted),
     )  # fmt: skip
-    report = replace(report, notes=tuple(notes))
+    report = replace(report, notes=(*report.notes, *notes))
     write_report(report, fitted.report_folder(protocol))
     return report
 
@@ -278,8 +278,14 @@ def _axes_report(fitted: FittedRun, protocol: PreferenceAxes, split: Split, mark
     return make_axes_report(
         tables, split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,
-        notes=asked.notes,
+        notes=[*asked.notes, *_searched(fitted)],
     )  # fmt: skip
+
+
+def _searched(fitted: FittedRun) -> list[str]:
+    """How wide a system searches that does not score every item: figures depend on it."""
+    beam = fitted.plan.config.get("beam")
+    return [f"{fitted.name}: beam search, {beam} beams"] if beam else []
 
 
 def report_of(fitted: FittedRun, protocol: AnyProtocol | None = None) -> Report:

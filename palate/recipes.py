@@ -11,6 +11,8 @@ What the command line says beside a recipe goes before it.
 
 from __future__ import annotations
 
+import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from palate.core.config import Config, configure
+from palate.core.config import Config, configure, parse_settings
 from palate.core.errors import ConfigError
 
 
@@ -66,3 +68,21 @@ def read_recipe(path: Path) -> Recipe:
     if "system" not in told:
         raise ConfigError(f"{path} is no recipe: it names no system")
     return configure(Recipe, told, where=str(path))
+
+
+_SYSTEM = re.compile(r"([^\[\]\s=]+)(?:\[([^\[\]\s]+)\])?")
+
+
+def asked_in_words(words: str) -> tuple[str, Recipe]:
+    """``"SYSTEM[PRESET] key=value key=value"``, or the path of a recipe, → what it is called beside others, and the
+    recipe. Preset and settings may be left out. Raises ``ConfigError`` in one sentence."""
+    if words.endswith(".toml"):
+        return Path(words).stem, read_recipe(Path(words))
+    try:
+        name, *settings = shlex.split(words)
+    except ValueError:
+        name, settings = "", []
+    found = _SYSTEM.fullmatch(name)
+    if found is None:
+        raise ConfigError(f"'{words}' names no system; write SYSTEM, SYSTEM[PRESET] or 'SYSTEM[PRESET] key=value'")
+    return " ".join([name, *settings]), Recipe(system=found[1], preset=found[2], settings=parse_settings(settings))

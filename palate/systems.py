@@ -191,7 +191,10 @@ TABLE: tuple[System, ...] = (
     ),
     System(
         "ulmrec", "palate.models.reranking.ulmrec:ULMRec", "ULMRec", "reranking",
-        "Shao et al. 2024, arXiv 2412.05543", ("re-ranks", "user index", "language model", "gradient"), ("item text",),
+        "Shao et al. 2024, arXiv 2412.05543",
+        ("text", "instruction-tuning/full", "instruction-tuning/lora", "prompt-tuning/soft", "re-ranks", "user index",
+         "language model", "gradient"),
+        ("item text",), ("backbone", "user_index", "retriever"), ("user_index.encoder",),
         presets=("tiny", "paper"), pretrained="encoder", packages=("transformers", "tokenizers"),
     ),
     System(
@@ -211,10 +214,10 @@ TABLE: tuple[System, ...] = (
         packages=("transformers", "tokenizers"),
     ),
     System(
-        "rank-prompted", "palate.models.prompted.rank_prompted:RankPrompted", "Prompted ranking", "prompted",
+        "rank-prompted", "palate.models.reranking.rank_prompted:RankPrompted", "Prompted ranking", "prompted",
         "Hou et al. 2024, arXiv 2305.08845",
         ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
-         "prompts", "new items"),
+         "re-ranks", "prompts", "new items"),
         ("item text",), ("retriever",), ("backbone", "chat"),
         presets=("tiny", "few_shot", "chain_of_thought"), packages=("transformers", "tokenizers"),
     ),
@@ -244,7 +247,7 @@ TABLE: tuple[System, ...] = (
         ("text", "pre-training/next-token", "pre-training/masked", "fine-tuning/full", "fine-tuning/lora",
          "prompt-tuning/soft", "language model", "prompts", "gradient"),
         ("ratings", "item text"), ("network", "backbone"),
-        presets=("tiny", "classification", "paper"), packages=("transformers", "tokenizers"),
+        presets=("tiny", "small", "classification", "paper"), packages=("transformers", "tokenizers"),
         ability="RatingPredictor",
     ),
     System(
@@ -315,12 +318,6 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "replay": "palate.backbones.scripted:Replay",
     },
     "user_index": {"reviews": "palate.tokenizers.user_index:UserIndex"},
-    "retriever": {
-        "sasrec": "palate.models.sequential.sasrec:SASRec",
-        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
-        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
-        "hstu": "palate.models.sequential.hstu:HSTU",
-    },
     "graph": GRAPHS,
     "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},
     "retriever": {
@@ -329,6 +326,8 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "ease": "palate.models.collaborative.ease:EASE",
         "als": "palate.models.collaborative.als:ALS",
         "text-cosine": "palate.models.content.text_cosine:TextCosine",
+        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
+        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
         "sasrec": "palate.models.sequential.sasrec:SASRec",
         "hstu": "palate.models.sequential.hstu:HSTU",
     },

@@ -10,7 +10,7 @@ from palate.core.config import Part
 from palate.core.errors import ConfigError
 from palate.evaluation.metrics import metric
 from palate.experiment import make_plan
-from palate.recipes import Recipe, read_recipe
+from palate.recipes import Recipe, asked_in_words, read_recipe
 from palate.systems import _named, system
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
@@ -61,6 +61,32 @@ def test_what_is_no_recipe_is_refused_in_one_sentence(text: str, said: str, tmp_
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no recipe .*gone\.toml"):
         read_recipe(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "asked"),
+    [
+        ("ease", "ease", ("ease", None, {})),
+        ("rating-average[user]", "rating-average[user]", ("rating-average", "user", {})),
+        ("'rating-lm[tiny]' events=20 backbone=nano", "rating-lm[tiny] events=20 backbone=nano",
+         ("rating-lm", "tiny", {"events": 20, "backbone": "nano"})),
+        ("""x 'text.fields=["category"]'""", 'x text.fields=["category"]', ("x", None, {"text.fields": ["category"]})),
+    ],
+)  # fmt: skip
+def test_a_fit_in_words(words: str, name: str, asked: tuple[str, str | None, dict[str, object]]) -> None:
+    called, recipe = asked_in_words(words)
+    assert (called, (recipe.system, recipe.preset, recipe.settings)) == (name, asked)
+
+
+@pytest.mark.parametrize("words", ["", "ease[", "[user]", "a=b", "'ease"])
+def test_words_that_name_no_system_are_refused(words: str) -> None:
+    with pytest.raises(ConfigError, match="names no system; write SYSTEM"):
+        asked_in_words(words)
+
+
+def test_a_recipe_is_a_fit_in_words_too() -> None:
+    called, recipe = asked_in_words(str(FOLDER / "tiger-beauty-cpu.toml"))
+    assert (called, recipe.system) == ("tiger-beauty-cpu", "tiger")
 
 
 def test_settings_of_components_are_checked_before_any_work() -> None:

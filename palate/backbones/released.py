@@ -31,6 +31,19 @@ class Released:
     slot: Tensor | None
     log_scale: Tensor
 
+    def fill(self, network: Any, item_model: Any, user_model: Any) -> None:
+        """Into both models, and the slot and the scale of the ``network`` that joins them. Raises ``StoreError`` where
+        they are of another kind."""
+        slot = network.tower.slot
+        if (self.slot is None) != (slot is None):
+            raise StoreError(f"{self.path}: the weights and pooling={network.tower.pooling} do not go together")
+        self.fill_item_model(item_model)
+        self.fill_user_model(user_model)
+        with torch.no_grad():
+            network.scale.log.copy_(self.log_scale)
+            if slot is not None:
+                slot.copy_(self.slot)
+
     def fill_item_model(self, model: Any) -> None:
         """Into a decoder with its head. Raises ``StoreError`` where the weights are of another architecture."""
         self._fill(model, self.item, "item_llm.")

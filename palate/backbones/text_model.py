@@ -31,8 +31,6 @@ from palate.core.errors import ConfigError, MissingExtraError, StoreError, Train
 from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Run
 
-SIDES = ("left", "right")
-
 
 class TuneConfig(Config):
     """How a language model is tuned for its task."""
@@ -120,8 +118,8 @@ class TextModel(ABC, Generic[C]):
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
-    def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
-        return self.tokenizer.read(texts, max_tokens)
+    def read(self, texts: Sequence[str], max_tokens: int | None = None, *, inside: bool = False) -> Ragged:
+        return self.tokenizer.read(texts, max_tokens, inside=inside)
 
     def framed(self, texts: Sequence[str], max_tokens: int, cut: Literal["end", "middle"] = "end") -> Ragged:
         """The token ids of each text with what the model's own tokenizer puts around one; ``max_tokens`` in all. A

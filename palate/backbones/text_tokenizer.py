@@ -7,6 +7,7 @@ for letter. New words (``<a_12>``) become single tokens that text never splits a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +17,10 @@ from palate.core.errors import ConfigError, DataError, MissingExtraError
 from palate.core.ragged import IntArray, Ragged
 
 PAD, START, END, MASK = "<pad>", "<s>", "</s>", "<mask>"
+PROBE = "a"
+"""A text of one token in every vocabulary."""
+ANCHORS = ("=", "\n")
+"""What a text may be read behind, so that no space is put before it; a line break joins with least."""
 
 
 class TextTokenizer:
@@ -78,10 +83,37 @@ class TextTokenizer:
         """V, added words included."""
         return int(self.inner.get_vocab_size(with_added_tokens=True))
 
-    def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
-        """The token ids of each text, nothing put before or after; the first ``max_tokens`` of them."""
-        rows = [row.ids[:max_tokens] for row in self._encoded(texts)]
-        return _ragged(rows)
+    def read(self, texts: Sequence[str], max_tokens: int | None = None, *, inside: bool = False) -> Ragged:
+        """The token ids of each text, nothing put before or after; the first ``max_tokens`` of them.
+
+        ``inside`` reads each as it stands in the middle of a text: tokenizers of the SentencePiece kind (Llama, T5) put
+        a space before every text they are given, which is right for the first word of one alone.
+        """
+        rows = [row.ids for row in self._encoded(texts)]
+        for anchor in self._anchors if inside else ():
+            for place, ids in enumerate(self._after(anchor, texts)):
+                rows[place] = rows[place] if ids is None else ids
+        return _ragged([ids[:max_tokens] for ids in rows])
+
+    @cached_property
+    def _anchors(self) -> tuple[str, ...]:
+        """Texts behind which another reads as in the middle of one, the best last; none where no space is put before a
+        text."""
+        (alone,) = self._encoded([PROBE])
+        written = "".join(alone.tokens)
+        if written == PROBE or not written.endswith(PROBE):
+            return ()
+        behind = {anchor: self._after(anchor, [PROBE])[0] for anchor in ANCHORS}
+        return tuple(a for a, ids in behind.items() if ids and ids == [self.inner.token_to_id(PROBE)])
+
+    def _after(self, anchor: str, texts: Sequence[str]) -> list[list[int] | None]:
+        """The token ids of each text behind ``anchor``; None where a token belongs to both."""
+        found: list[list[int] | None] = []
+        for row in self._encoded([anchor + text for text in texts]):
+            begins = [start >= len(anchor) for start, _ in row.offsets]
+            shared = any(start < len(anchor) < stop for start, stop in row.offsets)
+            found.append(None if shared else [i for i, own in zip(row.ids, begins, strict=True) if own])
+        return found
 
     def framed(self, texts: Sequence[str], max_tokens: int, cut: Literal["end", "middle"] = "end") -> Ragged:
         """The token ids of each text between what the tokenizer puts around one (``<s>`` of Llama, ``[CLS]`` and

@@ -12,6 +12,7 @@ def compare(
     *runs: Path,
     protocol: str | None = None,
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    part: Annotated[str | None, Parameter(name="--slice")] = None,
     json: Path | None = None,
     plot: Path | None = None,
 ) -> None:
@@ -27,11 +28,14 @@ def compare(
         full-ranking, candidates, rating or preference-axes; by default the first that fits the systems.
     settings
         One setting of the protocol as key=value.
+    part
+        Compare on one slice of the cases alone: cold-items-among-cold (cold targets among cold items: what claims about
+        cold items rest on), cold-items, warm-items, head-items, tail-items, short-histories or long-histories.
     json
         Write figures and comparisons to this file (schema palate.report/1).
     plot
-        Draw the comparison into this .png or .svg; compare.png beside the first run when not given, and nothing
-        for preference-axes, of which it would show the first axis alone.
+        Draw the comparison into this .png or .svg; compare.png (compare-SLICE.png) beside the first run when not
+        given, and nothing for preference-axes, of which it would show the first axis alone.
     """
     from dataclasses import replace
 
@@ -41,6 +45,7 @@ def compare(
     from palate.evaluation.comparison import compare as paired
     from palate.evaluation.plot import draw_leaderboard
     from palate.evaluation.protocols import PreferenceAxes
+    from palate.evaluation.slices import of_slice
     from palate.runs import FittedRun
 
     if len(runs) < 2:
@@ -49,10 +54,12 @@ def compare(
     reports = [experiment.report_of(FittedRun.open(run), chosen) for run in runs]
     if len({report.name for report in reports}) < len(reports):  # folders of one name in different places
         reports = [replace(report, name=str(run)) for report, run in zip(reports, runs, strict=True)]
+    if part is not None:
+        reports = [of_slice(report, part) for report in reports]
     comparisons = paired(reports)
     show(reports, comparisons, json=json)
     if isinstance(chosen, PreferenceAxes) and plot is None:
         return  # one axis would be drawn as if it were the result
-    plot = plot or runs[0].parent / "compare.png"
+    plot = plot or runs[0].parent / (f"compare-{part}.png" if part else "compare.png")
     draw_leaderboard(reports, plot, comparisons)
     print(f"plot → {plot}")

@@ -30,15 +30,17 @@ def curve(
     Parameters
     ----------
     systems
-        Names from ``palate systems``; all of them recommend, or all predict ratings.
+        Names from ``palate systems``; all of them recommend, or all predict ratings. Each may have a preset and
+        settings of its own: rating-average[user], or quoted 'rating-lm[tiny] head=classification'; or it is a recipe,
+        a .toml file, of which system, preset and settings are taken.
     data
         A data set's name or a path.
     shares
         Shares of the train part, with commas.
     preset
-        A preset, taken by every system that has it.
+        A preset, taken by every system that has it and names none.
     settings
-        One setting as key=value, for every system.
+        One setting as key=value, for every system; its own go before it.
     split
         The rule that says which events teach and which are asked.
     split_settings
@@ -60,6 +62,7 @@ def curve(
     from palate.core.errors import MisuseError
     from palate.core.run import Run
     from palate.curve import data_efficiency, draw
+    from palate.recipes import asked_in_words
     from palate.systems import system
 
     if not systems:
@@ -68,24 +71,28 @@ def curve(
         wanted = [float(share) for share in shares.split(",")]
     except ValueError:
         raise MisuseError(f"--shares {shares}: write numbers with commas, such as 0.01,0.1,1") from None
-    plans = [
-        experiment.make_plan(
-            name, data, preset=preset if preset in system(name).presets else None, settings=parse_settings(settings),
-            seeds=seeds, split=split, split_settings=parse_settings(split_settings), reading=reading.options(),
-        )
-        for name in systems
-    ]  # fmt: skip
-    made = experiment.make_split(plans[0], read(data, reading))
+    plans = {}
+    for words in systems:
+        name, asked = asked_in_words(words)
+        if name in plans:
+            raise MisuseError(f"'{name}' is named twice; one line of the figure is enough")
+        own = asked.preset or (preset if preset in system(asked.system).presets else None)
+        plans[name] = experiment.make_plan(
+            asked.system, data, preset=own, settings={**parse_settings(settings), **asked.settings}, seeds=seeds,
+            split=split, split_settings=parse_settings(split_settings), reading=reading.options(),
+        )  # fmt: skip
+    made = experiment.make_split(next(iter(plans.values())), read(data, reading))
     run = Run(budget_seconds=None if budget is None else 60 * budget)
     found = data_efficiency(plans, made, run, wanted, progress=watcher(quiet=quiet))
     json, plot = json or Path("curve.json"), plot or Path("curve.png")
     found.write(json)
     draw(found, plot)
     print(f"{found.data} · {found.questions} · {found.metric}")
+    width = max(len(name) for name in plans)
     for point in found.points:
         span = point.figure
         print(
-            f"{point.system:20} {point.share:6.1%} {point.events:>9,} events  {span.value:.3f} "
+            f"{point.name:{width}} {point.share:6.1%} {point.events:>9,} events  {span.value:.3f} "
             f"({span.low:.3f} to {span.high:.3f})"
         )
     print(f"points → {json}\nplot → {plot}")

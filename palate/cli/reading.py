@@ -21,6 +21,8 @@ class ReadingChoices:
     "Which events count, such as 'rating>=4' or 'kind=buy'; several with a comma."
     min_count: int = 0
     "Keep users and items with at least so many events, again and again until all have (k-core)."
+    users: int | None = None
+    "Keep so many users, drawn from those that are left, always the same ones; the data set's name says so."
     duplicates: Literal["keep", "first", "last"] = "keep"
     "Of several events of one user with one item: keep all, the first or the last."
     skip_bad: int = 0
@@ -38,7 +40,8 @@ class ReadingChoices:
             if not equals:
                 raise ConfigError(f"--column {assignment}: write MEANING=COLUMN, such as user=customer_id")
             columns[role.strip()] = column.strip()
-        chosen = {key: value for key, value in vars(self).items() if key != "column" and value not in (None, 0, "keep")}
+        as_it_is = vars(ReadingChoices())
+        chosen = {key: value for key, value in vars(self).items() if key != "column" and value != as_it_is[key]}
         return {**chosen, **({"columns": columns} if columns else {})}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -27,6 +28,8 @@ def recommend(
     leave_out: str = "",
     filters: Annotated[tuple[str, ...], Parameter(name="--filter", negative="")] = (),
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
+    index: Literal["exact", "usearch", "faiss"] = "exact",
+    index_settings: Annotated[tuple[str, ...], Parameter(name="--index-set", negative="")] = (),
     why: bool = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
@@ -54,12 +57,18 @@ def recommend(
         Answer only items of some kind: category=mystery,fantasy or year=1900..1950; may be given often.
     k
         How many items for each.
+    index
+        Search the item vectors by an index, which finds nearly what exact search does; how nearly is measured first.
+    index_settings
+        One setting of the index as key=value: reach and effort of usearch, probe_share of faiss, at_least (the recall
+        below which it is refused).
     why
         Say which item of the history moved each answer most (its score with that item taken out).
     as_json
         Print JSON.
     """
     from palate.ask import Asker
+    from palate.core.config import parse_settings
     from palate.core.errors import MisuseError
     from palate.filters import parse_filter
     from palate.questions import Question
@@ -77,6 +86,9 @@ def recommend(
     if out is not None and not all_users:
         raise MisuseError("--out is the file of --all-users")
     asker = Asker(FittedRun.open(run))
+    asker.use_index(index, **parse_settings(index_settings))
+    if asker.recall is not None:
+        print(asker.recall, file=sys.stderr)
     if all_users:
         _everyone(asker, out, k)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -24,6 +24,7 @@ def serve(
     watch: float = 5.0,
     timeout: Annotated[float, Parameter(name="--timeout")] = 10.0,
     waiting: int = 1024,
+    index: Literal["exact", "usearch", "faiss"] = "exact",
     mcp: Annotated[bool, Parameter(negative="")] = False,
     mcp_http: Annotated[bool, Parameter(negative="")] = False,
     allow_writes: Annotated[bool, Parameter(negative="")] = False,
@@ -55,6 +56,8 @@ def serve(
         Seconds that an answer may take.
     waiting
         Questions that may wait for a run; further ones are told to come back later.
+    index
+        Search item vectors by an index; its recall against exact search is measured and told when a run is opened.
     mcp
         Be an MCP server on standard input and output instead of an HTTP server.
     mcp_http
@@ -87,7 +90,7 @@ def serve(
         folders,
         store or run.absolute().parent / "serving.sqlite",
         fits=fits,
-        limits=Limits(waiting=waiting, seconds=timeout),
+        limits=Limits(waiting=waiting, seconds=timeout, index=index),
     )
     service.watch(watch)
     if mcp:

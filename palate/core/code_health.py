@@ -63,7 +63,7 @@ class Agreement:
 class CodeHealth:
     """Collisions are items minus different names: of the nearest codes, and of the first pass, which is the nearest
     codes or, with uniform mapping, one round of that; None where nothing was repaired. ``twins`` of them no quantiser
-    could have avoided, because vectors are the same."""
+    could have avoided, because vectors are the same. ``notes`` are what the fit has to say of itself."""
 
     items: int
     places: tuple[Place, ...]
@@ -72,6 +72,7 @@ class CodeHealth:
     twins: int
     collisions: int
     agreement: Agreement | None
+    notes: tuple[str, ...] = ()
 
     def table(self) -> str:
         """The report a person reads."""
@@ -94,7 +95,7 @@ class CodeHealth:
                 f"nearest by vector that begin alike: {a.first:.3f} (any two items: {a.first_chance:.3f}); "
                 f"that are nearest by name: {a.overlap:.3f} (chance: {a.chance:.4f})"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def health(
@@ -115,7 +116,8 @@ def health(
     agreement = None if vectors is None else agree(codes.tokens, vectors, ordered=ordered, seed=seed)
     nearest, first = (None if repair is None else int(repair[key]) for key in ("nearest", "first_pass"))
     twins = int(facts.get("twins", 0))
-    return CodeHealth(codes.n_items, tuple(places), nearest, first, twins, codes.n_items - different, agreement)
+    left, notes = codes.n_items - different, tuple(facts.get("notes", ()))
+    return CodeHealth(codes.n_items, tuple(places), nearest, first, twins, left, agreement, notes)
 
 
 def _place(tokens: IntArray, known: int) -> Place:

@@ -149,6 +149,14 @@ class Dataset:
         kept = self.interactions.filter(mask) if mask.dtype == np.bool_ else self.interactions[mask]
         return replace(self, interactions=kept)
 
+    def with_items_in(self, order: IntArray) -> Dataset:
+        """The same with its items in another order: row ``i`` is what was row ``order[i]``, a permutation."""
+        import polars as pl
+
+        row_of = np.argsort(order)
+        rows = pl.Series("item_row", row_of[self.item_rows], dtype=pl.Int32)
+        return replace(self, items=self.items[order], interactions=self.interactions.with_columns(rows))
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of who met what when. What is fitted on these events writes it down; the leak check compares it."""

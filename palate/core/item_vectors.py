@@ -45,17 +45,15 @@ class ItemVectors:
     live: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, version: str, texts: Sequence[str], encode: Encode) -> Self:
-        """All texts encoded."""
-        rows = np.arange(len(texts))
-        return cls(version, keys_of(texts), _checked(encode(rows), len(texts)), np.ones(len(texts), dtype=bool))
+    def of(cls, version: str, keys: Keys, encode: Encode) -> Self:
+        """All texts encoded; ``keys`` are theirs."""
+        return cls(version, keys, _checked(encode(np.arange(len(keys))), len(keys)), np.ones(len(keys), dtype=bool))
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def stale(self, version: str, texts: Sequence[str]) -> npt.NDArray[np.intp]:
-        """Rows of ``texts`` that must be encoded: all where the version differs, else those that are new or changed."""
-        keys = keys_of(texts)
+    def stale(self, version: str, keys: Keys) -> npt.NDArray[np.intp]:
+        """Rows that must be encoded: all where the version differs, else those whose text is new or changed."""
         if version != self.version:
             return np.arange(len(keys))
         known = np.zeros(len(keys), dtype=bool)
@@ -63,18 +61,19 @@ class ItemVectors:
         known[:both] = keys[:both] == self.keys[:both]
         return np.flatnonzero(~known)
 
-    def refreshed(self, version: str, texts: Sequence[str], encode: Encode) -> ItemVectors:
-        """The vectors of ``texts``, whose first rows are the items known so far; only ``stale`` ones are encoded."""
-        if len(texts) < len(self):
-            raise DataError(f"a catalogue of {len(texts)} items cannot follow one of {len(self)}: items are retired")
-        rows = self.stale(version, texts)
-        vectors = np.zeros((len(texts), self.vectors.shape[1]), dtype=np.float32)
+    def refreshed(self, version: str, keys: Keys, encode: Encode) -> ItemVectors:
+        """The vectors of texts with these ``keys``, whose first rows are the items known so far; only ``stale`` ones
+        are encoded."""
+        if len(keys) < len(self):
+            raise DataError(f"a catalogue of {len(keys)} items cannot follow one of {len(self)}: items are retired")
+        rows = self.stale(version, keys)
+        vectors = np.zeros((len(keys), self.vectors.shape[1]), dtype=np.float32)
         vectors[: len(self)] = self.vectors
         if len(rows):
             vectors[rows] = _checked(encode(rows), len(rows))
-        live = np.ones(len(texts), dtype=bool)
+        live = np.ones(len(keys), dtype=bool)
         live[: len(self)] = self.live
-        return ItemVectors(version, keys_of(texts), vectors, live)
+        return ItemVectors(version, keys, vectors, live)
 
     def retired(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> ItemVectors:
         """The same without these items, or with them ``back``."""

@@ -1,7 +1,8 @@
 """The shell of every item tokenizer: who was named, names for new items, retiring, saving. No torch.
 
 A tokenizer's file names the items (``name``) and says how a new item is named (``name_new``); nothing else differs.
-Items are counted in a drawn order wherever the order of rows could tell something: rows may follow the whole log.
+The order of rows may follow the whole log, validation and test included. So items are put in the order of their ids
+before anything is drawn, clustered or split, and the same catalogue with the same training part has the same names.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import log2, prod, sqrt
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
@@ -39,6 +41,8 @@ class NamesItems(ABC, Generic[C]):
 
     config_type: ClassVar[type[Config]]
     reads_interactions: ClassVar[bool] = False
+    in_order_of_ids: ClassVar[bool] = True
+    """Whether ``name`` is given the items in the order of their ids; False where parts see to it themselves."""
     ordered: ClassVar[bool] = True
     """Whether a token's place counts from the first on; else names are alike in any place."""
 
@@ -88,7 +92,12 @@ class NamesItems(ABC, Generic[C]):
         self._codes = None
         self.facts = {"seed": run.seed, "items": _digest(train.item_ids)}
         self.fitted_on = train.fingerprint if self.reads_interactions else store.NO_DATA
-        self._codes = self.name(train, run)
+        if not self.in_order_of_ids:
+            self._codes = self.name(train, run)
+            return self
+        order = order_of_ids(train)
+        named = self.name(train.with_items_in(order), run)
+        self._codes = replace(named, tokens=named.tokens[np.argsort(order)])
         return self
 
     def add(self, catalogue: Dataset) -> Self:
@@ -203,6 +212,8 @@ class NamesVectors(NamesItems[C]):
 
     def fit(self, train: Dataset, run: Run, vectors: FloatArray | None = None) -> Self:
         """Learn from the items that occur in ``train``, name all; ``vectors`` ``[N, D]`` replace the encoder's."""
+        if vectors is not None and len(vectors) == train.n_items:
+            vectors = vectors[order_of_ids(train)]
         self._given, self._run = vectors, run
         try:
             return super().fit(train, run)
@@ -280,6 +291,13 @@ class NamesVectors(NamesItems[C]):
         if not np.isfinite(vectors).all():
             raise DataError("the vectors of items hold numbers that are not finite")
         return vectors
+
+
+def order_of_ids(dataset: Dataset) -> IntArray:
+    """``[N]`` the item rows by outside id, shorter ids first, so that whole numbers stand in their own order."""
+    ids = dataset.items["item"]
+    order = ids.arg_sort().to_numpy()
+    return order[np.argsort(ids.str.len_bytes().to_numpy()[order], kind="stable")].astype(np.int64)
 
 
 def digits(numbers: IntArray) -> Tokens:

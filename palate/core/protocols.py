@@ -293,8 +293,9 @@ class LanguageModel(Protocol):
         """Make it ready for data that reads like ``texts``: fetched, or taught on them by the training loop
         ``optimise``. It begins anew: what was added and tuned is forgotten."""
 
-    def read(self, texts: Sequence[str], max_tokens: int | None = None) -> Ragged:
-        """The token ids of each text, without start, end and padding; the first ``max_tokens`` of them."""
+    def read(self, texts: Sequence[str], max_tokens: int | None = None, *, inside: bool = False) -> Ragged:
+        """The token ids of each text, without start, end and padding; the first ``max_tokens`` of them. ``inside``
+        reads each as it stands in the middle of a text, where some tokenizers would put a space before it."""
 
     def spell(self, tokens: Ragged) -> list[str]:
         """The text of each row of token ids."""
@@ -311,6 +312,10 @@ class LanguageModel(Protocol):
     def states(self, embeddings: Any, mask: Any) -> Any:
         """Input embeddings ``[b, S, D]`` and which of them are no padding ``[b, S]`` → the last hidden states
         ``[b, S, D]``; of a seq2seq model those of its encoder."""
+
+    def packed_states(self, embeddings: Any, groups: Any, attend: Callable[..., Any]) -> Any:
+        """``[P, D]`` → ``[P, D]``: ``states`` of packed sequences, longest first; ``groups`` says where each lies and
+        ``attend`` looks within each (``parts.packing``, ``parts.item_tower.attend_within``)."""
 
     def branched_states(self, embeddings: Any, places: Any, branching: Any) -> Any:
         """Like ``states`` of a causal model, where rows branch (``parts.branching.Branching``) and each token stands at

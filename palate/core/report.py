@@ -37,6 +37,7 @@ class Report:
     beyond    figures that are not about the target: ``coverage@10``, ``novelty@10`` …
     cost      ``fit_seconds``, ``peak_mb``, ``parameters`` …
     marks     words every figure must carry: ``simulated``, ``unverified`` …
+    part      the slice that all of this speaks of; "" = every case
     notes     lines that stand under every table: which questions were asked, how they spread, how prompts read
     """
 
@@ -56,3 +57,4 @@ class Report:
     cost: Mapping[str, float] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    part: str = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -43,6 +44,12 @@ class TrainingConfig(Config):
         done = min(max((step - warm) / max(total - warm, 1), spent), 1.0)
         left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
         return self.learning_rate * left
+
+    def careful(self, parts: Mapping[str, object], share: float) -> Self:
+        """The same with ``share`` as the rate of those ``parts``, by how the names of their weights begin, that know
+        something before; what is drawn from nothing learns at the full rate. ``rates`` decides over both."""
+        known = {name for name, part in parts.items() if getattr(part, "pretrained", "no") != "no"}
+        return self.model_copy(update={"rates": dict.fromkeys(sorted(known), share) | self.rates})
 
     @property
     def follows_its_end(self) -> bool:

@@ -1,4 +1,5 @@
-"""Tables to a ``Dataset``: positives, duplicates, k-core, dense rows, histories in order. In this order, always."""
+"""Tables to a ``Dataset``: positives, duplicates, k-core, some users, dense rows, histories in order. In this order,
+always."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import polars as pl
 from palate.core.dataset import About, Clock, Dataset
 from palate.core.errors import DataError, nearest
 from palate.core.ragged import IntArray
-from palate.data.numbering import Coded, core_mask, encode, number
+from palate.data.numbering import Coded, core_mask, drawn_mask, encode, number
 from palate.data.order import HistoryOrder, history_order
 from palate.data.positives import positive_filter
 
@@ -40,6 +41,7 @@ def dataset_from(
     positive: str | None = None,
     duplicates: Duplicates = "keep",
     keep_unseen: bool | None = None,
+    some_users: int | None = None,
 ) -> Dataset:
     """A frozen dataset from a log of events and what is known about items and users.
 
@@ -56,7 +58,10 @@ def dataset_from(
     min_count
         the k of an iterated k-core, after positives and duplicates. 0 = no filter.
     keep_unseen
-        whether listed items and users without an event stay. None = yes, unless there is a k-core.
+        whether listed items and users without an event stay. None = yes, unless there is a k-core or only some users.
+    some_users
+        keep so many users with their whole histories: drawn from those that are left, always the same ones. The name
+        and a note of the dataset say so. ``DataError`` where there are fewer.
 
     Without times the clock becomes ``order``; with ``clock="order"`` the column ``time`` is rewritten as the place in
     the history. Unknown times come before known ones.
@@ -72,12 +77,16 @@ def dataset_from(
     extra = events.drop("user", "item", "time", strict=False)
     del events
     kept = _kept(coded_users, coded_items, times, known, duplicates, min_count)
+    if some_users is not None:
+        kept, left = drawn_mask(coded_users, kept, some_users, f"dataset '{name}'")
+        name, about = f"{name}-{some_users}-users", _of_some(about, some_users, left, min_count)
     user_codes, item_codes = coded_users.codes, coded_items.codes
     if kept is not None:
         user_codes, item_codes, extra = user_codes[kept], item_codes[kept], extra.filter(kept)
         times, known = None if times is None else times[kept], None if known is None else known[kept]
-    unseen = min_count <= 1 if keep_unseen is None else keep_unseen
-    user_rows, user_table = number(coded_users, user_codes, users, "user", keep_unseen=unseen)
+    unseen = min_count <= 1 and some_users is None if keep_unseen is None else keep_unseen
+    of_users = unseen and some_users is None  # their number was asked for
+    user_rows, user_table = number(coded_users, user_codes, users, "user", keep_unseen=of_users)
     item_rows, item_table = number(coded_items, item_codes, items, "item", keep_unseen=unseen)
     del coded_users, coded_items, user_codes, item_codes, kept
     along = (item_rows,) if times is None or clock == "order" else (item_rows, times)
@@ -91,6 +100,11 @@ def dataset_from(
     )
     table = _ordered(order, known, extra)
     return Dataset(name, table, item_table, user_table, clock, said)
+
+
+def _of_some(about: About, n: int, left: int, min_count: int) -> About:
+    core = "; the k-core holds of all of them together" if min_count > 1 else ""
+    return replace(about, notes=(*about.notes, f"{n:,} of {left:,} users, drawn by lot over their ids{core}"))
 
 
 def _events(name: str, interactions: pl.DataFrame | pl.LazyFrame, positive: str | None) -> pl.DataFrame:

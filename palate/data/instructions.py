@@ -101,6 +101,12 @@ def pieces_of(tasks: Sequence[Sequence[Template]]) -> list[str]:
     return list(dict.fromkeys(piece for piece, is_place in parts if not is_place))
 
 
+def beginnings_of(tasks: Sequence[Sequence[Template]]) -> set[str]:
+    """Those of ``pieces_of`` with which instructions begin."""
+    firsts = (_parts(one.ask)[0] for some in tasks for one in some if one.ask)
+    return {piece for piece, is_place in firsts if not is_place}
+
+
 def _parts(text: str) -> list[tuple[str, bool]]:
     """Pieces and places in order. What fills a place begins with its own space, so pieces end without one."""
     split = _PLACE.split(text)

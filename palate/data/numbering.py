@@ -98,6 +98,25 @@ def core_mask(users: Coded, items: Coded, min_count: int) -> npt.NDArray[np.bool
             counts -= np.bincount(codes[fallen], minlength=len(counts))
 
 
+def drawn_mask(
+    users: Coded, kept: npt.NDArray[np.bool_] | None, n: int, where: str
+) -> tuple[npt.NDArray[np.bool_], int]:
+    """``[E]`` the events among ``kept`` (None = all) of ``n`` users, and how many users there were.
+
+    Drawn from the sorted ids, so that neither the order of a file, which often groups events by item or by time, nor
+    how users are numbered decides who it is. Raises ``DataError`` where fewer than ``n`` are left.
+    """
+    present = np.unique(users.codes if kept is None else users.codes[kept])
+    if not 1 <= n <= len(present):
+        left = f"{len(present):,}"
+        raise DataError(f"{where}: {n:,} users are asked for and {left} are left; ask for 1 to {left}")
+    by_id = present[users.texts(present).arg_sort().to_numpy()]
+    chosen = np.zeros(users.n_codes, dtype=np.bool_)
+    chosen[by_id[np.random.default_rng(0).permutation(len(by_id))[:n]]] = True
+    mask = chosen[users.codes]
+    return mask if kept is None else mask & kept, len(present)
+
+
 def number(
     coded: Coded, codes: Codes, listed: pl.DataFrame | None, what: str, *, keep_unseen: bool
 ) -> tuple[Codes, pl.DataFrame]:

@@ -8,7 +8,7 @@ them, P' packed history items.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -79,6 +79,10 @@ class Phrases:
             return Ragged.from_lengths(values, np.concatenate([one.lengths for one in part]))
 
         return cls(rows([part.tokens for part in parts]), rows([part.words for part in parts]))
+
+    def up_to(self, n: int, read: Callable[[range], Self]) -> Self:
+        """These and, behind them, what ``read`` makes of the rows below ``n`` that are missing."""
+        return self if n <= len(self) else type(self).joined([self, read(range(len(self), n))])
 
     def __len__(self) -> int:
         return len(self.tokens)

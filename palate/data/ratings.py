@@ -120,9 +120,19 @@ class RatingBatch:
 
 class RatingBatches:
     """Every rated event once an epoch, shuffled, with what its user rated before it; a pure function of (seed,
-    epoch). ``most`` events at most, the same ones every epoch."""
+    epoch). ``most`` events at most, the same ones every epoch. Where there are more than ``each`` events, an epoch is
+    only so many, and goes on where the last one ended: validation is looked at more often than once a pass."""
 
-    def __init__(self, train: Dataset, *, length: int, batch_size: int, seed: int, most: int | None = None) -> None:
+    def __init__(
+        self,
+        train: Dataset,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        most: int | None = None,
+        each: int | None = None,
+    ) -> None:
         self.ratings = ratings_of(train) if train.n_interactions else np.zeros(0, np.float32)
         rated = np.flatnonzero(~np.isnan(self.ratings))
         if most is not None and len(rated) > most:
@@ -130,13 +140,18 @@ class RatingBatches:
         self.train, self.events = train, rated
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.requests = rated_before(train, rated) if train.n_interactions else None
+        self.each = len(rated) if each is None else min(each, len(rated))
 
     def __len__(self) -> int:
-        return -(-len(self.events) // self.batch_size)
+        return -(-self.each // self.batch_size)
 
     def orders(self, epoch: int, skip: int = 0) -> Iterator[IntArray]:
         """``[b]`` which of the rated events each batch of an epoch holds."""
-        order = np.random.default_rng([self.seed, 1 + epoch]).permutation(len(self.events))
+        n, first = len(self.events), epoch * self.each
+        passes = range(first // max(n, 1), (first + self.each - 1) // max(n, 1) + 1)
+        shuffled = [np.random.default_rng([self.seed, 1 + one]).permutation(n) for one in passes]
+        begin = first - passes.start * n
+        order = np.concatenate(shuffled)[begin : begin + self.each] if n else np.zeros(0, dtype=np.int64)
         for start in range(skip * self.batch_size, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 

@@ -22,6 +22,8 @@ class Reading(Config):
     """Which events count, such as ``rating>=4`` or ``kind=buy``; several with a comma."""
     min_count: int = Setting(0, ge=0)
     """The k of an iterated k-core; 0 = no filter."""
+    users: int | None = Setting(None, ge=1)
+    """Keep so many users, drawn from those that are left, always the same ones; the data set's name says so."""
     duplicates: Duplicates = "keep"
     """Of several events of one user with one item: keep all, the first or the last."""
     skip_bad: int = Setting(0, ge=0)
@@ -46,6 +48,7 @@ class Tables:
 
     def dataset(self, name: str, reading: Reading) -> Dataset:
         """The dataset that ``reading`` asks for."""
+        unseen = self.keep_unseen and reading.users is None
         return dataset_from(
             name,
             self.interactions,
@@ -56,7 +59,8 @@ class Tables:
             min_count=reading.min_count,
             positive=reading.positive,
             duplicates=reading.duplicates,
-            keep_unseen=self.keep_unseen if reading.keep_unseen is None else reading.keep_unseen,
+            keep_unseen=unseen if reading.keep_unseen is None else reading.keep_unseen,
+            some_users=reading.users,
         )
 
 

@@ -59,7 +59,7 @@ def load(
 ) -> Dataset:
     """The data set of that name, or the one in that file, folder or query (``duckdb:SELECT …``).
 
-    ``options`` are the settings of ``Reading``: positive, min_count, duplicates, skip_bad, keep_unseen, columns.
+    ``options`` are the settings of ``Reading``: positive, min_count, users, duplicates, skip_bad, keep_unseen, columns.
     ``shown`` is told how a table of unknown layout is read, before it is; ``progress`` watches a download.
     """
     reading = configure(Reading, options, "reading data")

@@ -224,9 +224,9 @@ def _checked(reports: Sequence[Report]) -> list[str]:
                 f"({first.data}, {first.split} {first.split_hash[:8]} and {other.data}, {other.split} "
                 f"{other.split_hash[:8]}): evaluate both on one split"
             )
-        if other.protocol != first.protocol:
+        if (other.protocol, other.part) != (first.protocol, first.part):
             raise ComparisonError(
-                f"'{first.name}' and '{other.name}' were asked differently ({first.protocol} / {other.protocol}): "
+                f"'{first.name}' and '{other.name}' were asked differently ({_how(first)} / {_how(other)}): "
                 "evaluate both under one protocol"
             )
         if not _questions(first).equals(_questions(other)):
@@ -234,6 +234,10 @@ def _checked(reports: Sequence[Report]) -> list[str]:
                 f"'{first.name}' and '{other.name}' do not answer the same cases: evaluate both again on one split"
             )
     return names
+
+
+def _how(report: Report) -> str:
+    return f"{report.protocol}, {report.part}" if report.part else report.protocol
 
 
 def _questions(report: Report) -> pl.DataFrame:

@@ -43,6 +43,7 @@ def make_report(
     pretrained: str = "no",
     cost: Mapping[str, float] | None = None,
     marks: Sequence[str] = (),
+    notes: Sequence[str] = (),
     vectors: npt.NDArray[np.floating] | None = None,
     resamples: int = RESAMPLES,
 ) -> Report:
@@ -50,6 +51,7 @@ def make_report(
 
     name        what the run is called in tables; ``system`` is its row in the table of systems
     marks       words every figure must carry; ``simulated`` is added where the data are
+    notes       lines that stand under every table
     vectors     ``[N, D]`` for the diversity of lists; else the items' categories
     """
     together = reranking.with_slices(all_seeds(cases, name, "answered no case: the split has nothing to ask"))
@@ -68,7 +70,7 @@ def make_report(
         },
         beyond=beyond(together, split.train, vectors=vectors, resamples=resamples, run=run) | retrieval,
         cost=dict(cost or {}),
-        notes=reranking.note(together, names, name),
+        notes=(*notes, *reranking.note(together, names, name)),
     )
 
 
@@ -152,7 +154,8 @@ def read_report(folder: str | Path) -> Report:
 def to_json(reports: Sequence[Report], comparisons: Comparisons | None = None) -> dict[str, Any]:
     """The documented schema ``palate.report/1``, which scripts rely on. Numbers that do not exist are null.
 
-    ``data`` carries the marks that all runs share; figures beyond accuracy stand among the metrics.
+    ``data`` carries the marks that all runs share; figures beyond accuracy stand among the metrics. ``slice`` is there
+    where reports ``of_slice`` are written: all figures and comparisons are then those of its cases.
     """
     if not reports:
         raise ConfigError("there is no report to write")
@@ -163,6 +166,7 @@ def to_json(reports: Sequence[Report], comparisons: Comparisons | None = None) -
         "data": first.data + (f" ({', '.join(shared)})" if shared else ""),
         "split": f"{first.split} {first.split_hash}",
         "protocol": first.protocol,
+        **({"slice": first.part} if first.part else {}),
         "runs": [
             {
                 "name": report.name,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from palate.core.dataset import Dataset
+from palate.core.errors import ComparisonError, ConfigError, nearest
+from palate.core.report import Report
 from palate.core.split import Cases
+from palate.evaluation.metrics import OF_RATINGS, metric
 
 HEAD_SHARE = 0.2
 """The head of the catalogue: the most met fifth of the items that teach."""
@@ -48,6 +53,37 @@ def flags_of(
         "short-histories": lengths <= short,
         "long-histories": lengths >= long,
     }
+
+
+def of_slice(report: Report, name: str) -> Report:
+    """What ``report`` says of one slice, as a report of its own that can be compared and shown like any other.
+
+    A slice chooses cases; ``cold-items-among-cold`` also chooses the columns: its values follow from the places among
+    cold items. Users outside a slice of ranked cases stay in the table without a value, so that resamples are those
+    the slice's own intervals were made with. Raises ``ConfigError`` for an unknown slice, ``ComparisonError`` where no
+    case of this report is in it.
+    """
+    known = (COLD_AMONG_COLD, *NAMES)
+    if name not in known:
+        raise ConfigError(f"there is no slice '{name}'{nearest(name, known)}")
+    if name not in report.slices:
+        have = ", ".join(part for part in known if part in report.slices) or "no slice"
+        raise ComparisonError(f"run '{report.name}' has no case of {name} under '{report.protocol}' (it has {have})")
+    figures, rule = report.slices[name], report.slice_rules.get(name, "")
+    chance = [f"chance alone gives {key} {span.chance:.3f}" for key, span in figures.items() if span.chance is not None]
+    return replace(
+        report, part=name, cases=_cases_of(report.cases, name, list(figures)), metrics=figures, slices={},
+        slice_rules={}, beyond={}, notes=(f"{name}: {'; '.join([rule, *chance])}.", *report.notes),
+    )  # fmt: skip
+
+
+def _cases_of(cases: pl.DataFrame, name: str, metrics: Sequence[str]) -> pl.DataFrame:
+    if all(figure in OF_RATINGS for figure in metrics):
+        return cases.filter(pl.col(name))
+    if name == COLD_AMONG_COLD:
+        ranks, tied = (cases[column].to_numpy() for column in ("rank_among_cold", "tied_among_cold"))
+        return cases.with_columns(pl.Series(figure, metric(figure).of_ranks(ranks, tied)) for figure in metrics)
+    return cases.with_columns(pl.when(name).then(pl.col(figure)).otherwise(float("nan")) for figure in metrics)
 
 
 def rules(train: Dataset) -> dict[str, str]:

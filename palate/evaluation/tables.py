@@ -114,8 +114,11 @@ def headline(reports: Sequence[Report]) -> str:
     first = reports[0]
     marks = list(dict.fromkeys(mark for report in reports for mark in report.marks))
     users = first.cases["user_row"].n_unique()
+    asked = f"{users:,} users"
+    if first.part:
+        asked = f"{max(span.n for span in first.metrics.values()):,} of the users: {first.part}"
     marked = f" ({', '.join(marks)})" if marks else ""
-    return f"{first.data}{marked} · {first.split} · {users:,} users · {first.protocol}"
+    return f"{first.data}{marked} · {first.split} · {asked} · {first.protocol}"
 
 
 def slice_table(reports: Sequence[Report], *, main: str = MAIN) -> RenderableType:

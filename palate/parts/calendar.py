@@ -9,6 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from palate.core.dataset import Dataset
+from palate.core.errors import ConfigError
+
+CLOCK_PARTS = {"order": 0, "day": 3, "unix": 6}
+"""How many of the parts a clock knows."""
 SIZES = (2100, 13, 32, 24, 60, 60)
 """Of the tables; a year at or beyond 2100 reads as 2099."""
 DAY = 86_400
@@ -47,3 +52,13 @@ class CalendarFeatures(nn.Module):
         limits = torch.tensor(SIZES[: len(self.tables)], device=times.device) - 1
         parts = torch.minimum(parts.clamp(min=0), limits)
         return self.mix(torch.cat([table(parts[:, place]) for place, table in enumerate(self.tables)], 1))
+
+
+def check_clock(train: Dataset, parts: int) -> None:
+    """Raises ``ConfigError`` where the clock of ``train`` does not know so many parts."""
+    known = 0 if train.times is None else CLOCK_PARTS[train.clock]
+    if parts > known and train.n_interactions:
+        raise ConfigError(
+            f"'{train.name}' knows {known} of year, month, day, hour, minute and second of its events; "
+            f"time_parts cannot be {parts}"
+        )

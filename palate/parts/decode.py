@@ -7,14 +7,21 @@ grow from it. Shapes: B requests, W beams, C children, V tokens of the vocabular
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from palate.core.errors import TrainingError
 from palate.parts.trie import ROOT, Gate, Trie
+
+LOGITS = 2**26
+"""Logits alive at once while names are scored or searched, all requests and beams together."""
+ROW = 512
+"""Tokens of names that stand side by side in one sequence of a causal model while they are scored: each has a row of
+the mask."""
 
 
 class Speaker(Protocol):
@@ -48,6 +55,20 @@ def name_scores(logits: Tensor, names: Tensor) -> Tensor:
     """``[..., T, V]`` logits of each token of ``names`` ``[..., T]``, -1 after the end → ``[...]``."""
     said = logits.gather(-1, names.clamp(min=0)[..., None])[..., 0].float() - logits.float().logsumexp(-1)
     return said.masked_fill(names < 0, 0.0).sum(-1)
+
+
+def in_parts(score: Callable[[Tensor], Tensor], names: Tensor, vocabulary: int, row: int | None = None) -> Tensor:
+    """``[B, n]`` what ``score`` says of names ``[B, n, T]``: so many of them at a time that no more than ``LOGITS``
+    logits, and in a request no more than ``row`` tokens, are alive; one name of each request at least."""
+    b, n, depth = names.shape
+    most = LOGITS // max(b * depth * vocabulary, 1)
+    if row is not None:
+        most = min(most, row // max(depth - 1, 1))
+    return (
+        torch.cat([score(part) for part in torch.split(names, max(most, 1), 1)], 1)
+        if n
+        else names.new_zeros((b, 0)).float()
+    )
 
 
 @torch.no_grad()
@@ -113,10 +134,12 @@ def _best(items: Tensor, scores: Tensor, cut: Tensor, k: int) -> Found:
 
 
 class CausalSpeaker:
-    """Any causal language model of the transformers library that takes a mask ``[B, 1, Q, K]``.
+    """A causal language model of the transformers library that takes a mask ``[B, 1, Q, K]`` and positions, as Llama,
+    Qwen, Mistral, Gemma and Phi do.
 
     The beams of a request stand side by side in one sequence; positions and mask say who sees whom. ``tokens``
-    ``[B, S]`` are padded on the left, ``seen`` ``[B, S]`` says which are real.
+    ``[B, S]`` are padded on the left, ``seen`` ``[B, S]`` says which are real. A model whose layers see only the last
+    so many tokens is asked what fits into that window, where every layer sees everything.
     """
 
     def __init__(self, model: Any, tokens: Tensor, seen: Tensor) -> None:
@@ -128,6 +151,12 @@ class CausalSpeaker:
 
     def begin(self, n_beams: int, depth: int) -> Tensor:
         """Reads the prompts, once: whatever was said after them before is forgotten."""
+        window, longest = _window(self.model.config), int(self.lengths.max()) + depth
+        if window is not None and longest > window:
+            raise TrainingError(
+                f"this language model sees only the last {window:,} tokens in some layers, and a prompt with a name "
+                f"has {longest:,}: let it read less (length), or use a model without such a window"
+            )
         if self.asked is None:
             self.asked = self._read()
         elif more := self.cache.get_seq_length() - self.tokens.shape[1]:
@@ -141,18 +170,28 @@ class CausalSpeaker:
         mask = (causal & self.seen[:, None, :]) | torch.eye(len(causal), dtype=torch.bool, device=causal.device)
         out = self.model(
             input_ids=self.tokens, attention_mask=_additive(mask, self.model.dtype), position_ids=places,
-            use_cache=True, logits_to_keep=1,
+            past_key_values=self._empty_cache(), use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         self.cache = out.past_key_values
         return out.logits
 
+    def _empty_cache(self) -> Any:
+        """Where layers have a window, a cache of the model's kind that drops nothing: beams side by side may be more
+        tokens than the window. None = the model makes its own."""
+        if _window(self.model.config) is None:
+            return None
+        return type(self.model(input_ids=self.tokens[:1, -1:], use_cache=True).past_key_values)()
+
     def say(self, names: Tensor) -> Tensor:
-        return name_scores(self.logits(names), names)
+        def score(some: Tensor) -> Tensor:
+            return name_scores(self.logits(some), some)
+
+        return in_parts(score, names, self.model.get_input_embeddings().num_embeddings, ROW)
 
     def logits(self, names: Tensor) -> Tensor:
-        """``[B, n, T, V]`` of each token of whole names ``[B, n, T]``."""
-        first = self.begin(1, 1)[:, :, None]
+        """``[B, n, T, V]`` of each token of whole names ``[B, n, T]``, all of which stand in one sequence."""
         b, n, depth = names.shape
+        first = self.begin(n, depth)[:, :, None]
         if depth == 1:
             return first.expand(b, n, 1, -1)
         rows = torch.arange(n * (depth - 1), device=names.device)
@@ -178,6 +217,13 @@ class CausalSpeaker:
         return out.logits
 
 
+def _window(config: Any) -> int | None:
+    """How many tokens the layers of a model see that see the fewest; None = all."""
+    if not getattr(config, "use_sliding_window", True):
+        return None
+    return getattr(config, "sliding_window", None)
+
+
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """``[B, 1, Q, K]`` 0 where ``mask`` ``[B, Q, K]`` lets through."""
     lowest = torch.finfo(dtype).min
@@ -195,7 +241,11 @@ class MeanSpeaker:
         return _mean([speaker.begin(n_beams, depth) for speaker in self.speakers])
 
     def say(self, names: Tensor) -> Tensor:
-        return name_scores(_mean([speaker.logits(names) for speaker in self.speakers]), names)
+        def score(some: Tensor) -> Tensor:
+            return name_scores(_mean([speaker.logits(some) for speaker in self.speakers]), some)
+
+        words = self.speakers[0].model.get_input_embeddings().num_embeddings * len(self.speakers)
+        return in_parts(score, names, words, ROW)
 
     def advance(self, tokens: Tensor, ancestors: Tensor) -> Tensor:
         return _mean([speaker.advance(tokens, ancestors) for speaker in self.speakers])

@@ -116,6 +116,15 @@ class _WithTargets:
         return torch.cat([history, mixed.reshape(-1, heads, d)])
 
 
+def tell_apart(logits: Tensor, other: Tensor) -> Tensor:
+    """Binary cross entropy of ``[b, 1 + m]`` logits, those of the targets first, mean; what was drawn against a target
+    counts where it is an ``other`` item ``[b, m]``."""
+    wanted = torch.zeros_like(logits)
+    wanted[:, 0] = 1
+    loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return loss[F.pad(other, (1, 0), value=True)].mean()
+
+
 def early_states(decoder: Decoder, vectors: Tensor, packing: Packing, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Histories ``[P, D]``, none empty, and targets ``[b, m, D]`` → states of the events ``[P, D]`` and of the targets
     ``[b, m, D]``, each target read as if it alone stood behind its history."""

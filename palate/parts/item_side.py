@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from palate.core.item_vectors import ItemVectors
+from palate.core.item_vectors import ItemVectors, keys_of
 from palate.core.protocols import FloatArray
 from palate.core.ragged import Ragged
 from palate.parts.item_tower import ItemTokens, ItemTower, Reads
@@ -45,15 +45,19 @@ class ItemSide:
     def __init__(self, reader: ItemReader, max_tokens: int, cut: Literal["end", "middle"]) -> None:
         self.reader, self.max_tokens, self.cut = reader, max_tokens, cut
         self.held: ItemVectors | None = None
-        self._texts: list[str] = []
+        self._texts: Sequence[str] = ()
+        self._keys = keys_of(())
         self._tokens: ItemTokens | None = None
         self._pooled: Tensor | None = None
         self._tables: tuple[ItemVectors, ItemTables] | None = None
 
-    def read(self, texts: list[str]) -> None:
-        """The catalogue reads so from now on."""
-        self._texts, self._pooled = texts, None
-        self._tokens = ItemTokens.of(self.reader.framed(texts, self.max_tokens, self.cut))
+    def read(self, texts: Sequence[str]) -> None:
+        """The catalogue reads so from now on. Tokens are made of what is asked for: all while it learns, later of what
+        is new."""
+        texts, known = tuple(texts), len(self._texts)
+        grown = texts[:known] == self._texts
+        self._keys = np.concatenate([self._keys, keys_of(texts[known:])]) if grown else keys_of(texts)
+        self._texts, self._pooled, self._tokens = texts, None, None
 
     def freeze(self, network: ItemNetwork) -> None:
         """From now on, and until texts are read again, the Item LLM's own vectors are those of its present weights."""
@@ -67,19 +71,29 @@ class ItemSide:
         """``[n, D]`` of distinct items, with gradients."""
         if self._pooled is not None:
             return network.projected(self._pooled[rows])
-        assert self._tokens is not None
-        return network.projected(network.tower(self.reader, self._tokens, rows.cpu()))
+        return network.projected(network.tower(self.reader, self._all_tokens(), rows.cpu()))
+
+    def _all_tokens(self) -> ItemTokens:
+        if self._tokens is None:
+            self._tokens = self._read(self._texts)
+        return self._tokens
+
+    def _read(self, texts: Sequence[str]) -> ItemTokens:
+        return ItemTokens.of(self.reader.framed(texts, self.max_tokens, self.cut))
 
     @torch.no_grad()
     def _pool(self, network: ItemNetwork, rows: npt.NDArray[np.integer]) -> Tensor:
         """``[n, D of the Item LLM]``."""
         if self._pooled is not None:
             return self._pooled[torch.from_numpy(rows)]
-        assert self._tokens is not None
+        if self._tokens is None and len(rows) < len(self._texts):
+            tokens, rows = self._read([self._texts[row] for row in rows]), np.arange(len(rows))
+        else:
+            tokens = self._all_tokens()
         learning = network.training
         network.train(False)
         try:
-            return network.tower(self.reader, self._tokens, torch.from_numpy(rows.astype(np.int64)))
+            return network.tower(self.reader, tokens, torch.from_numpy(rows.astype(np.int64)))
         finally:
             network.train(learning)
 
@@ -91,9 +105,9 @@ class ItemSide:
             return network.projected(self._pool(network, rows)).float().cpu().numpy()
 
         if self.held is None:
-            self.held = ItemVectors.of(version, self._texts, encode)
+            self.held = ItemVectors.of(version, self._keys, encode)
         else:
-            self.held = self.held.refreshed(version, self._texts, encode)
+            self.held = self.held.refreshed(version, self._keys, encode)
 
     def tables(self, log_share: Tensor) -> ItemTables:
         """Made anew when the vectors held, or their device, have changed."""

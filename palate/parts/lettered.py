@@ -71,10 +71,9 @@ class Script:
     ) -> Script:  # fmt: skip
         """Raises ``ConfigError`` where ``max_tokens`` might not hold the candidates, an index of ``index_tokens`` and
         one item of a history."""
-        start, end, pad = lm.tokenizer.start, lm.tokenizer.end, lm.tokenizer.pad
-        begun = np.array([] if start is None else [start], dtype=np.int64)
+        end, pad = lm.tokenizer.end, lm.tokenizer.pad
         opening = {ASK, PREFER, NAME, RECALL}
-        fixed = [np.concatenate([begun, row]) if text in opening else row
+        fixed = [np.concatenate([lm.opening, row]) if text in opening else row
                  for text, row in zip(FIXED, lm.read(FIXED), strict=True)]  # fmt: skip
         letters = letters_of(lm, candidates)
         before, after = lm.read([" (", ")"])

@@ -6,6 +6,7 @@ Shapes: N items, T tokens of the longest name, B requests, K the beam width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from palate.core.codes import Codes
+from palate.core.dataset import Dataset
+from palate.core.errors import DataError
+from palate.core.protocols import ItemTokenizer
 from palate.core.ragged import Ragged
 from palate.core.rankings import Rankings
 from palate.core.requests import Requests
-from palate.parts.decode import Speaker, beam_search
+from palate.parts.decode import LOGITS, Speaker, beam_search
 from palate.parts.trie import Trie
 
 Speak = Callable[[Requests], Speaker]
@@ -64,7 +69,7 @@ class Naming:
         items = np.full((len(requests), k), -1, dtype=np.int64)
         scores = np.full((len(requests), k), np.nan, dtype=np.float32)
         exact, beam = True, max(beam, k)
-        at_once = max(1, min(AT_ONCE, NAMES_AT_ONCE // beam))
+        at_once = max(1, min(AT_ONCE, NAMES_AT_ONCE // beam, LOGITS // (beam * self.trie.vocabulary)))
         for start in range(0, len(order) if k else 0, at_once):
             rows = order[start : start + at_once]
             some = requests[rows]
@@ -100,6 +105,28 @@ class Naming:
                 scores = speaker.say(names).cpu().numpy()
                 said[place[named]] = scores[named]
         return said
+
+
+def needs_end(codes: Codes) -> bool:
+    """Whether names must end with a token of their own, so that none is the beginning of another: where they differ in
+    length, and where they are plain text, since a catalogue that grows has longer numbers and titles. Of names in new
+    words none that is added begins like another: their last word stands nowhere else in a name."""
+    return not codes.atomic or len(np.unique(codes.lengths)) > 1
+
+
+def add_names(tokenizer: ItemTokenizer, catalogue: Dataset, *, ended: bool) -> None:
+    """Name what is new in ``catalogue``. Raises ``DataError``, and changes nothing, where names that are not ``ended``
+    would begin like others."""
+    if not ended and not tokenizer.codes.atomic:
+        codes = deepcopy(tokenizer).add(catalogue).codes
+        try:
+            Trie.of(codes.tokens, len(codes.vocabulary))
+        except DataError:
+            raise DataError(
+                f"the new items of '{catalogue.name}' cannot be answered: a name would be the beginning of another's, "
+                "and this system was fitted when names had no end; fit it again"
+            ) from None
+    tokenizer.add(catalogue)
 
 
 def read_before(names: Tensor, items: Tensor, lengths: Tensor) -> Tensor:

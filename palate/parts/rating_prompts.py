@@ -17,6 +17,8 @@ from palate.core.protocols import LanguageModel
 from palate.core.ragged import IntArray, Ragged
 from palate.core.ratings import Stars
 from palate.data.rating_prompts import FIXED, Pieces, spelled
+from palate.parts.item_tower import attend_within
+from palate.parts.packing import Packing
 
 TOKENS_AT_ONCE = 16_384
 """Of one batch of prompts that are answered, padding included."""
@@ -41,14 +43,46 @@ class PromptTokens:
         )
         return cls(tokens, lm.opening, closing(lm))
 
-    def prompts(self, rows: IntArray, after: int | None = None) -> Ragged:
-        """The tokens of each row of pieces ``[b, P]`` (-1 = none), then the token ``after``."""
+    def prompts(self, rows: IntArray, after: int | None = None, room: int | None = None) -> Ragged:
+        """The tokens of each row of pieces ``[b, P]`` (-1 = none), then the token ``after``.
+
+        Of a prompt that is longer than ``room`` tokens the first events of its histories are left out, the oldest.
+        Raises ``ConfigError`` where the rest is too long as well.
+        """
+        if room is not None:
+            around = len(self.opening) + len(self.closing) + (after is not None)
+            rows = self.within(rows, room - around)
         there = rows >= 0
         chosen = self.pieces[rows[there]]
         of_piece = np.zeros(rows.shape, dtype=np.int64)
         of_piece[there] = chosen.lengths
         whole = Ragged.from_lengths(chosen.flat(), of_piece.sum(1))
         return framed(whole, self.opening, np.concatenate([[] if after is None else [after], self.closing]))
+
+    def within(self, rows: IntArray, room: int) -> IntArray:
+        """``[b, P]`` rows of pieces that hold at most ``room`` tokens: without as many events as needed, from the left.
+        An event is three pieces: the line's beginning, the item, the rating."""
+        sizes = np.where(rows >= 0, self.pieces.lengths[rows], 0)
+        over = sizes.sum(1) - room
+        if not (over > 0).any():
+            return rows
+        begins = rows == FIXED.index("line")
+        of_event = np.where(begins, sizes + np.roll(sizes, -1, 1) + np.roll(sizes, -2, 1), 0)
+        gone = begins & (np.cumsum(of_event, 1) - of_event < over[:, None])
+        left = over - np.where(gone, of_event, 0).sum(1)
+        if (left > 0).any():
+            worst = int(room + left.max())
+            raise ConfigError(
+                f"a prompt of {worst} tokens without any history does not fit into the {room} that this language model "
+                "can read: lower text_tokens, shots or answer_tokens"
+            )
+        return np.where(gone | np.roll(gone, 1, 1) | np.roll(gone, 2, 1), -1, rows)
+
+
+def places_of(lm: LanguageModel) -> int | None:
+    """The longest prompt that a model was made for; None where places are told by distances alone (T5)."""
+    found = getattr(lm.model.config, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def closing(lm: LanguageModel) -> IntArray:
@@ -71,7 +105,13 @@ def framed(prompts: Ragged, opening: IntArray, closing: IntArray) -> Ragged:
 def last_states(lm: LanguageModel, prompts: Ragged) -> Tensor:
     """``[b, D]`` the state that the answer to each prompt follows from: that of its last token, or the first of a
     decoder beside an encoder."""
-    if lm.kind != "seq2seq":
+    if lm.kind == "causal":
+        order = np.argsort(-prompts.lengths, kind="stable")
+        packing = Packing(torch.from_numpy(prompts.lengths[order].astype(np.int64)), lm.model.device)
+        ids = torch.from_numpy(prompts[order].flat().astype(np.int64)).to(lm.model.device)
+        states = lm.packed_states(lm.embed(ids), packing, attend_within(packing))
+        return states[packing.last][torch.from_numpy(np.argsort(order)).to(states.device)]
+    if lm.kind == "encoder":
         ids, mask = lm.padded(prompts, "left")
         return lm.states(lm.embed(ids), mask)[:, -1]
     ids, mask = lm.padded(prompts)

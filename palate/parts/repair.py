@@ -5,7 +5,10 @@ Three steps, each only for items that need it:
 1. *room*: below a code of level h only so many names exist (V of the last level); items beyond that move to the next
    code that has room, the farthest first. Many items of one text need this.
 2. *uniform*: each group that shares all its codes is spread over the last level by Sinkhorn (LC-Rec, Zheng et al. 2024,
-   arXiv 2311.09049), past the codes that neighbours below the same codes hold, until a round brings nothing.
+   arXiv 2311.09049), past the codes that neighbours below the same codes hold, until a round brings nothing. The
+   first round, which is the published loop, does not part near twins: of fifty items a hundred-thousandth of the codes'
+   distances apart about 7 still collide, of 120 about 34, since fifty rounds do not balance rows; later rounds part
+   them.
 3. *matching*: items that still share take, at the least total distance, last-level codes that nobody below the same
    codes has. It always succeeds, also for identical vectors.
 
@@ -66,11 +69,6 @@ class Repair:
     """Items that took part in the matching."""
     counted: int = 0
     """Items that a tie-break token tells apart."""
-
-    @property
-    def rate(self) -> float:
-        """Share of items that collided in the first pass."""
-        return self.first_pass / max(self.items, 1)
 
 
 def encode(coder: Coder, points: Tensor) -> Rows:

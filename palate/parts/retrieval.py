@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from palate.core.errors import ConfigError, MissingExtraError, StoreError
+from palate.core.errors import ConfigError, MissingExtraError, StoreError, nearest
 from palate.core.protocols import FloatArray, TwoTower
 from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Rankings
@@ -24,6 +24,11 @@ from palate.core.requests import Requests
 from palate.core.search import exact_top_k
 
 Kind = Literal["exact", "usearch", "faiss"]
+
+HOW: dict[Kind, tuple[str, ...]] = {"exact": (), "usearch": ("reach", "effort"), "faiss": ("probe_share",)}
+"""What may be said of each kind."""
+QUERIES = 1000
+"""Item vectors that ask where nobody says who will."""
 
 
 class Index(Protocol):
@@ -35,15 +40,18 @@ class Index(Protocol):
 
 @dataclass(frozen=True)
 class Recall:
-    """Of the ``k`` best items of ``queries`` queries, the share that the index finds too."""
+    """Of the ``k`` best items of ``queries`` queries, the share that the index of this ``kind`` finds too."""
 
+    kind: Kind
     share: float
     k: int
     queries: int
     build_seconds: float
 
     def __str__(self) -> str:
-        told = f"recall@{self.k} against exact {self.share:.4f} on {self.queries} queries"
+        if self.kind == "exact":
+            return "exact search: every item is looked at"
+        told = f"index {self.kind}: recall@{self.k} against exact {self.share:.4f} on {self.queries} queries"
         return f"{told}, built in {self.build_seconds:.2f} s"
 
 
@@ -115,20 +123,25 @@ def build_index(
 ) -> tuple[Index, Recall]:
     """An index over ``vectors`` ``[N, D]`` (a row of NaN is in no index), and its recall on ``queries`` ``[B, D]``.
 
-    Raises ``ConfigError`` when less than ``at_least`` of what exact search finds is found.
+    Raises ``ConfigError`` when less than ``at_least`` of what exact search finds is found, or when nobody asks.
     """
-    if kind not in ("exact", "usearch", "faiss"):
+    if kind not in HOW:
         raise ConfigError(f"there is no index '{kind}': one of exact, usearch, faiss")
+    for name in how:
+        if name not in HOW[kind]:
+            raise ConfigError(f"the index {kind} has no setting '{name}'{nearest(name, HOW[kind])}")
+    if kind != "exact" and not (len(queries) and np.isfinite(vectors).all(1).any()):
+        raise ConfigError(f"without queries and items the recall of the index {kind} is unknown: search exactly")
     started = time.perf_counter()
     if kind == "exact":
-        return Exact(vectors), Recall(1.0, k, len(queries), time.perf_counter() - started)
+        return Exact(vectors), Recall(kind, 1.0, k, len(queries), time.perf_counter() - started)
     rows = np.flatnonzero(np.isfinite(vectors).all(1))
     known = np.ascontiguousarray(vectors[rows])
     index: Index = Usearch(known, rows, **how) if kind == "usearch" else Faiss(known, rows, **how)
     seconds = time.perf_counter() - started
     k = min(k, len(rows))
     wanted, found = exact_top_k(queries, vectors, k).item_rows, index.search(queries, k)[0]
-    recall = Recall(_overlap(wanted, found), k, len(queries), seconds)
+    recall = Recall(kind, _overlap(wanted, found), k, len(queries), seconds)
     if recall.share < at_least:
         raise ConfigError(
             f"the index {kind} finds {recall.share:.4f} of the {k} best, less than {at_least:g}: search exactly, "
@@ -138,8 +151,6 @@ def build_index(
 
 
 def _overlap(wanted: IntArray, found: IntArray) -> float:
-    if not wanted.size:
-        return 1.0
     n = int(max(wanted.max(), found.max(initial=0))) + 2
     line = np.arange(len(wanted))[:, None] * n
     return float(np.isin((wanted + line)[wanted >= 0], (found + line)[found >= 0]).mean())
@@ -161,17 +172,21 @@ class Retriever:
         at_least: float = 0.98,
         **how: Any,
     ) -> None:
-        """``queries`` are what recall is measured with; without them item vectors ask for their neighbours."""
+        """``queries`` are what recall is measured with; without them some items ask for their neighbours, drawn by
+        lot. ``how`` are settings of the index (``HOW``)."""
         self.system, self.kind, self.at_least, self.how, self.queries = system, kind, at_least, how, queries
         self.refresh()
 
     def refresh(self) -> Recall:
-        """Build the index anew from the system's present vectors."""
-        self.version = self.system.vectors_version
-        vectors = self.system.item_vectors()
-        asked = vectors[:1000] if self.queries is None else self.system.user_vectors(self.queries)
+        """Build the index anew from the system's present vectors. Where that is refused, questions are until it is
+        not."""
+        version, vectors = self.system.vectors_version, self.system.item_vectors()
+        asked = vectors if self.queries is None else self.system.user_vectors(self.queries)
         asked = asked[np.isfinite(asked).all(1)]
+        if self.queries is None and len(asked) > QUERIES:
+            asked = asked[np.random.default_rng(0).choice(len(asked), QUERIES, replace=False)]
         self.index, self.recall = build_index(self.kind, vectors, asked, at_least=self.at_least, **self.how)
+        self.version = version
         return self.recall
 
     def recommend(self, requests: Requests, k: int) -> Rankings:

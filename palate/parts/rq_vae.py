@@ -31,6 +31,9 @@ from palate.parts.quantiser import ResidualQuantiser
 from palate.parts.repair import TieBreak
 from palate.parts.sinkhorn import UniformConfig
 
+GOOD_USAGE = 0.8
+"""Share of a level's codes in use below which a fit says so."""
+
 
 class QuantiserConfig(Config):
     levels: int = Field(4, ge=1, le=16)
@@ -45,7 +48,8 @@ class QuantiserConfig(Config):
     weight: float = Field(1.0, gt=0)
     """Of both terms beside the reconstruction."""
     uniform_last: bool = True
-    """Spread the last level's codes evenly, in training and in repair."""
+    """Spread the last level's codes evenly, in repair and, with batches of as many as a level has codes, in training:
+    over fewer evenness would mean nothing."""
     uniform: UniformConfig = UniformConfig()
     tie_break: TieBreak = "match"
     """Those that share a name take free codes of the last level, or get one more token that counts them."""
@@ -53,7 +57,8 @@ class QuantiserConfig(Config):
     restart_epochs: int = Field(5, ge=0)
     """Codes that nothing chose for so long start again; 0 = never."""
     least_usage: float = Field(0.02, ge=0, le=1)
-    """Share of a level's codes that must be in use; below it the codebook has collapsed and training stops."""
+    """Share of a level's codes that must be in use; below it the codebook has collapsed and training stops. Below four
+    fifths a fit says so."""
     batch_size: int = Field(1024, ge=1)
     training: TrainingConfig = TrainingConfig(
         epochs=60, learning_rate=3e-3, weight_decay=1e-4, clip_norm=1.0, judge_every=5
@@ -143,6 +148,26 @@ class Points:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.points))
         for start in range(skip * self.batch_size, len(order), self.batch_size):
             yield self.points[torch.from_numpy(order[start : start + self.batch_size])]
+
+
+def remarks(used: IntArray, n_vectors: int, distinct: int, config: QuantiserConfig) -> list[str]:
+    """What a reader of the names should know of a fit: levels that use ``used`` ``[K]`` codes where more could be, and
+    spreading that batches were too small for."""
+    notes = []
+    could = min(config.size, distinct)
+    for level, count in enumerate(used.tolist(), start=1):
+        if count < GOOD_USAGE * could:
+            notes.append(
+                f"level {level} uses {count:,} of the {could:,} codes that it could ({count / could:.0%}): fewer codes "
+                "(size), restart_epochs=1 or more epochs may spread better"
+            )
+    largest = min(config.batch_size, n_vectors)
+    if config.uniform_last and largest < config.size:
+        notes.append(
+            f"the last level was not spread in training, since no batch (of {largest:,}) has as many as a level has "
+            f"codes ({config.size:,}); names were spread all the same"
+        )
+    return notes
 
 
 def check_usage(used: IntArray, distinct: int, config: QuantiserConfig) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palate.core.config import Config
-from palate.parts.decode import name_scores
+from palate.parts.decode import in_parts, name_scores
 from palate.parts.dropout import Dropout
 from palate.parts.norm import RMSNorm
 from palate.parts.packing import Group, Packing
@@ -354,6 +354,9 @@ class T5Speaker:
         return self._step(tokens, torch.cat([start, ancestors + 1], 2))
 
     def say(self, names: Tensor) -> Tensor:
+        return in_parts(self._said, names, len(self.model.table))
+
+    def _said(self, names: Tensor) -> Tensor:
         model, (b, n, depth) = self.model, names.shape
         start = torch.zeros((b, n, 1), dtype=torch.int64, device=names.device)
         x = model.tokens(torch.cat([start, names[..., :-1].clamp(min=0)], 2)).flatten(0, 1)

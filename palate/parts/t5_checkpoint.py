@@ -27,6 +27,9 @@ INSIDE = {
 }  # fmt: skip
 NORMS = {"encoder": ("norm", "forward_.norm"), "decoder": ("norm", "cross_norm", "forward_.norm")}
 """How the transformers library names the weights of a T5, and what they are here."""
+UNUSED = ("embed_tokens", "EncDecAttention.relative_attention_bias")
+"""Parts of names of weights that published checkpoints hold and no T5 reads: copies of the token table, and
+distances between decoder and encoder, which the transformers library leaves aside as well."""
 
 
 def described(settings: Mapping[str, Any]) -> T5Config:
@@ -53,7 +56,7 @@ def read_hub(model: T5, weights: Mapping[str, Tensor]) -> T5:
     """Fill ``model`` with weights named as the transformers library names T5's; further rows of our token table keep
     their drawn weights. Raises ``TrainingError`` naming the first weight that does not fit."""
     own, fitting = model.state_dict(), {}
-    ours = {_ours(name): tensor for name, tensor in weights.items() if "embed_tokens" not in name}
+    ours = {_ours(name): tensor for name, tensor in weights.items() if not any(part in name for part in UNUSED)}
     if model.out is None:
         ours.pop("out.weight", None)
     for name in sorted(set(own) | set(ours)):

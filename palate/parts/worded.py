@@ -29,7 +29,7 @@ from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.worded import Lessons, WordedBatch, WordedBatches, lessons
-from palate.parts.naming import Naming
+from palate.parts.naming import Naming, add_names, needs_end
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5, T5Config, T5Speaker
 
@@ -160,7 +160,7 @@ class SaysNames(ABC):
         if self.network is None:
             self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
         else:
-            self.tokenizer.add(train)
+            add_names(self.tokenizer, train, ended=self.ended)
 
     def written(
         self, train: Dataset, seed: int, items: FloatArray, wanted: FloatArray,
@@ -178,8 +178,7 @@ class SaysNames(ABC):
         """Whether names end with an end token: from the first fit on, as it was then."""
         if self.network is not None:
             return bool(self.network.decoder.ended)
-        lengths = self.tokenizer.codes.lengths
-        return bool(lengths.min() < lengths.max())
+        return needs_end(self.tokenizer.codes)
 
     @property
     def names_digest(self) -> str:
@@ -237,7 +236,7 @@ class SaysNames(ABC):
 
     def name_more(self, catalogue: Dataset) -> None:
         """Name what is new in ``catalogue``. A token that no name had before begins as the mean of the others."""
-        self.tokenizer.add(catalogue)
+        add_names(self.tokenizer, catalogue, ended=self.ended)
         shape, n_tokens = self.facts["shape"], len(self.tokenizer.codes.vocabulary)
         if n_tokens > shape["n_tokens"]:
             self.decoder.t5.widen(n_tokens - shape["n_tokens"])

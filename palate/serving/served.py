@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import polars as pl
+
 from palate.ask import Asker
-from palate.core.errors import PalateError, StoreError
+from palate.core.errors import MisuseError, PalateError, StoreError
 from palate.core.protocols import FloatArray
 from palate.evaluation.reports import read_report
+from palate.parts.retrieval import Kind
 from palate.questions import MOST_CANDIDATES, Answer, Asked, Later, Question
 from palate.runs import FittedRun
 from palate.serving.batching import Desk
@@ -30,12 +33,14 @@ Stamp = tuple[str, int, int]
 @dataclass(frozen=True)
 class Limits:
     """at_once: questions of one batch. waiting: questions that may wait. seconds: how long one may take, all in all;
-    ``slow_seconds`` for a new item, whose text must be read."""
+    ``slow_seconds`` for a new item, whose text must be read. index: how item vectors are searched, where a run holds
+    some."""
 
     at_once: int = 64
     waiting: int = 1024
     seconds: float = 10.0
     slow_seconds: float = 60.0
+    index: Kind = "exact"
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,8 @@ class Served:
         self._catch_up()
         with suppress(PalateError):  # without its data a run still answers histories
             self.asker.dataset  # noqa: B018  # read now, not while somebody waits
+        with suppress(MisuseError):  # what holds no item vectors is asked as ever
+            self.asker.use_index(limits.index)
         self.asker.answers([self.asker.read(Question(history=[]))], 1)
         self.desk: Desk[Any, Any] = Desk(
             self._work, at_once=limits.at_once, waiting=limits.waiting, seen=seen, name=f"desk of {name}"
@@ -139,16 +146,25 @@ class Served:
 
     def _catch_up(self) -> None:
         """Add and retire what was added and retired before this run was opened."""
-        asker = self.asker
+        asker, fresh = self.asker, []
         if asker.grows:
             for content in self._ledger.items(self.data):
                 if content["item"] in asker.row_of:  # the run was fitted with it
                     continue
                 try:
-                    self.add(content)
+                    fresh.append(asker.table_of([content]))
                 except PalateError as problem:
                     self.skipped.append(f"{content['item']}: {problem}")
+        if fresh:  # all in one go: each time, whatever is held of the catalogue is made anew
+            self._take_over(pl.concat(fresh))
         asker.retire_items([item for item in self._ledger.retired(self.data) if item in asker.row_of])
+
+    def _take_over(self, items: pl.DataFrame) -> None:
+        try:
+            self.asker.add_items(items)
+            self.n_added += items.height
+        except PalateError as problem:
+            self.skipped += [f"{item}: {problem}" for item in items["item"]]
 
     # -- at the desk -------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,8 @@ class Service:
         self.metrics.waiting.labels(name).set_function(lambda: served.desk.waiting)
         if served.skipped:
             self.log.warning("items skipped", run=name, items=len(served.skipped), first=served.skipped[0])
+        if served.asker.recall is not None:
+            self.log.info("index built", run=name, said=str(served.asker.recall))
         return served
 
     # -- beside the desks --------------------------------------------------------------------------------------------

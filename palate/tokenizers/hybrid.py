@@ -43,6 +43,7 @@ class Hybrid(NamesItems[HybridConfig]):
     """Holds the two tokenizers; both are saved with it."""
 
     config_type = HybridConfig
+    in_order_of_ids = False
 
     def __init__(
         self, config: HybridConfig | None = None, first: NamesItems[Any] | None = None,

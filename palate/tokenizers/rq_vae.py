@@ -46,7 +46,7 @@ from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.parts.kmeans import CHUNK
 from palate.parts.repair import name_all, name_more
-from palate.parts.rq_vae import Network, Points, QuantiserConfig, check_usage
+from palate.parts.rq_vae import Network, Points, QuantiserConfig, check_usage, remarks
 from palate.training.loop import optimise, seeded
 
 
@@ -102,7 +102,9 @@ class RQVAE(NamesVectors[RQVAEConfig]):
         # Which code is nearest hangs on small differences, and the network is small: never in half precision.
         outcome = optimise(network, batches, network.loss, replace(run, precision="fp32"), config.training, look)
         self.facts["training"] = outcome.facts()
-        return network.cpu().eval()
+        network = network.cpu().eval()
+        self.facts["notes"] = remarks(network.quality(vectors)[1], len(vectors), distinct, config)
+        return network
 
     def _points(self, vectors: Tensor) -> Tensor:
         network = self._fitted()

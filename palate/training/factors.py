@@ -7,15 +7,19 @@ trained vector, a longer history moves it, and a person without a known name is 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from palate.core.protocols import ScoresAll
 from palate.core.requests import Requests
+from palate.core.version import Version
 from palate.data.matrices import in_blocks, request_items
 
 FloatArray = npt.NDArray[np.float32]
@@ -62,6 +66,25 @@ class Factors:
             scores[:, self.item_counts == 0] = np.nan
             yield scores
 
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]`` the vector of each request, NaN for a newcomer; with biases one more column, of ones."""
+        found = []
+        for part in in_blocks(requests, len(self.items)):
+            vectors, newcomers = self._vectors(part)
+            vectors = self._beside(vectors, np.ones(len(vectors), dtype=np.float32))
+            vectors[newcomers] = np.nan
+            found.append(vectors)
+        return np.concatenate(found) if found else self._beside(self.items[:0], self.bias[:0])
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]`` what user vectors are multiplied with, NaN for an item that was never met; with biases one more
+        column, which holds them."""
+        vectors = self._beside(self.items, self.bias)
+        return np.where(self.item_counts[:, None] > 0, vectors, np.float32(np.nan))
+
+    def _beside(self, vectors: FloatArray, column: FloatArray) -> FloatArray:
+        return np.concatenate([vectors, column[:, None]], axis=1) if self.bias.any() else vectors.copy()
+
     def _vectors(self, requests: Requests) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """``[b, D]`` the vector of each request, and who has neither a known name nor a readable history."""
         met = request_items(requests, len(self.items))
@@ -75,6 +98,37 @@ class Factors:
         vectors[speaking] += self.own[rows[speaking]]
         vectors[mute] = self.users[rows[mute]]
         return vectors, ~known & (n_met == 0)
+
+
+class AnswersByFactors(ScoresAll):
+    """Answers and the two towers of a system whose network can say its factors."""
+
+    facts: dict[str, Any]
+
+    @abstractmethod
+    def factors(self) -> Factors:
+        """Those of the fitted network."""
+
+    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
+        return self.factors().score_blocks(requests)
+
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]``; NaN for somebody of whom nothing is known."""
+        return self.factors().user_vectors(requests)
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]``; NaN for an item that was never met in training."""
+        return self.factors().item_vectors()
+
+    @property
+    def vectors_version(self) -> str:
+        """Of the vectors of the last fit."""
+        factors = self.factors()
+        return self._version.of((self.facts,), lambda: (factors.items, factors.bias, factors.messages, factors.own))
+
+    @cached_property
+    def _version(self) -> Version:
+        return Version()
 
 
 def said(met: Any, messages: npt.NDArray[np.floating], power: float) -> FloatArray:

@@ -9,7 +9,6 @@ the vectors that are compared, b events of a batch, R negatives of each.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
@@ -21,13 +20,11 @@ from torch import Tensor, nn
 
 from palate.core.config import Config
 from palate.core.dataset import Dataset
-from palate.core.protocols import FloatArray, ScoresAll
-from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.data.matrices import user_items
 from palate.data.pairs import PairBatch, PairBatches, Unmet
-from palate.training.factors import Factors, fold_in
+from palate.training.factors import AnswersByFactors, Factors, fold_in
 from palate.training.shell import GradientSystem, Lesson
 
 
@@ -175,7 +172,7 @@ class Ground:
 N = TypeVar("N", bound=GraphNetwork)
 
 
-class GraphSystem(GradientSystem[C, N], ScoresAll):
+class GraphSystem(GradientSystem[C, N], AnswersByFactors):
     """The recommender around a graph network."""
 
     def shape(self, train: Dataset) -> dict[str, Any]:
@@ -191,5 +188,5 @@ class GraphSystem(GradientSystem[C, N], ScoresAll):
         batches = PairBatches(train, batch_size=self.config.batch_size, seed=run.seed)
         return Lesson(batches, loss, settle=partial(network.settle, ground))
 
-    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        return self.fitted().factors().score_blocks(requests)
+    def factors(self) -> Factors:
+        return self.fitted().factors()

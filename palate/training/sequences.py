@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from palate.core.dataset import Dataset
 from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
+from palate.core.version import Version
 from palate.data.batches import SequenceBatch, SequenceBatches, asked_sequences
 from palate.training.shell import GradientSystem, Lesson
 
@@ -85,6 +87,33 @@ class SequenceSystem(GradientSystem[C, N], ScoresAll):
             requests, read=network.read, table=network.table, bias=network.offsets,
             newcomer=network.popularity.log_share, length=self.length,
         )  # fmt: skip
+
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]`` the state after each history, NaN for an empty one; where items have offsets, one more column."""
+        network = self.fitted()
+        states = sequence_states(requests, read=network.read, table=network.table, length=self.length)
+        if network.offsets is None:
+            return states
+        ones = np.where(np.isnan(states[:, :1]), np.float32(np.nan), np.float32(1))
+        return np.concatenate([states, ones], axis=1)
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]`` what states are compared with; offsets stand in one more column."""
+        network = self.fitted()
+        with torch.no_grad():
+            table, offsets = network.table, network.offsets
+            whole = table if offsets is None else torch.cat([table, offsets[:, None]], dim=1)
+            return whole.float().cpu().numpy().copy()
+
+    @property
+    def vectors_version(self) -> str:
+        """Of all weights of the last fit."""
+        weights = self.fitted().state_dict().values()
+        return self._version.of((self.facts,), lambda: [one.cpu().numpy() for one in weights])
+
+    @cached_property
+    def _version(self) -> Version:
+        return Version()
 
 
 def sequence_blocks(

@@ -40,12 +40,18 @@ class Lesson:
     settle   brings up to date what answers need beside the weights; called before each look at validation and once
              at the end
     training how it is optimised; None = as the settings say
+    share    of a time budget, or of what earlier lessons left of it, that it may take
     """
 
     batches: Batches
     loss: Callable[[Any], Tensor]
     settle: Callable[[], None] = lambda: None
     training: TrainingConfig | None = None
+    share: float = 1.0
+
+
+FIRST_SHARE = 0.75
+"""The ``share`` of a lesson that another one follows, so that a budget leaves both some steps."""
 
 
 class GradientSystem(ABC, Generic[C, N]):
@@ -143,8 +149,11 @@ class GradientSystem(ABC, Generic[C, N]):
 
             here = run if number == 0 else run.inside(f"lesson-{number + 1}")
             if run.budget_seconds is not None:
-                spent = sum(outcome.seconds for outcome in outcomes)
-                here = replace(here, budget_seconds=max(run.budget_seconds - spent, 0.0))
+                left = run.budget_seconds - sum(outcome.seconds for outcome in outcomes)
+                if number and left <= 0:  # what was learnt so far is a fit, so it is no error
+                    outcomes.append(Outcome(stopped="left out: the time budget was spent before it"))
+                    continue
+                here = replace(here, budget_seconds=lesson.share * max(left, 0.0))
             outcomes.append(
                 optimise(
                     network, lesson.batches, lesson.loss, here, lesson.training or self.training,

@@ -32,6 +32,25 @@ def save_tokenizer(folder: Path, lower: bool = True) -> int:
     return len(words)
 
 
+def save_letters(folder: Path, legacy: bool = False) -> int:
+    """A tokenizer of single letters that writes a space as ▁ and puts one before every text, as Llama's does: by its
+    pre-tokenizer, or as the older files have it by its normalizer. Its vocabulary's size."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<unk>", "<s>", "</s>", "▁", "\n", *(chr(code) for code in range(33, 127))]
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, [], unk_token="<unk>"))
+    if legacy:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    ).save_pretrained(folder)
+    return len(letters)
+
+
 def drawn(kind: type, config: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -46,6 +65,17 @@ def bert(folder: Path) -> Any:
                                         intermediate_size=64, max_position_embeddings=64))  # fmt: skip
     model.save_pretrained(folder)
     return model
+
+
+def llama_of_letters(folder: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    size = save_letters(folder)
+    config = LlamaConfig(
+        vocab_size=size, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=1024, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    drawn(LlamaForCausalLM, config).save_pretrained(folder)
 
 
 def causal(folder: Path, family: str = "llama", tied: bool = False) -> Any:

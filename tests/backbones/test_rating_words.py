@@ -15,9 +15,10 @@ from checkpoints import causal, seq2seq
 from palate.backbones.hub import Hub, HubConfig
 from palate.core.errors import ConfigError
 from palate.core.ragged import Ragged
+from palate.core.ratings import RatingRequests
 from palate.core.run import Run
 from palate.data.rating_prompts import Pieces
-from palate.parts.rating_prompts import PromptTokens, by_length, last_states, rating_words
+from palate.parts.rating_prompts import PromptTokens, by_length, last_states, places_of, rating_words
 
 STARS = np.arange(1, 6, dtype=np.float32)
 
@@ -63,6 +64,35 @@ def test_a_model_without_words_for_ratings_says_so_or_gets_new_ones(tmp_path: Pa
     assert words.ids.tolist() == [before, before + 1, before + 2]
     some = rating_words(lm, np.array([0.5, 1, 1.5, 2], np.float32), add=False)
     assert some.levels.tolist() == [1, 2]
+
+
+def test_a_prompt_fits_into_the_places_of_its_model(tmp_path: Path) -> None:
+    """The oldest events go, the question stays; what cannot be shortened is one sentence. A T5 has no places."""
+    causal(tmp_path / "m", "gpt2")
+    seq2seq(tmp_path / "t5")
+    lm = hub(tmp_path / "m")
+    pieces = Pieces(tuple(f"old books about ships {n}" for n in range(30)), STARS)
+    tokens = PromptTokens.of(lm, pieces, 8)
+    histories = [list(range(n)) for n in (30, 12, 2, 0)]
+    asked = RatingRequests(
+        Ragged.of(histories), np.ones(sum(map(len, histories)), np.float32), np.array([5, 6, 7, 8]), np.arange(4)
+    )
+    rows = pieces.rows(asked, 30, "ask")
+    room = places_of(lm)
+    assert room == 128 < tokens.prompts(rows).lengths.max()
+    prompts = tokens.prompts(rows, room=room)
+    last_states(lm, prompts)
+    for row, (whole, prompt) in enumerate(zip(tokens.prompts(rows), prompts, strict=True)):
+        kept = rows[row].copy()
+        for event in range(30):  # by hand: one event after another, the oldest first
+            if len(tokens.prompts(kept[None]).row(0)) <= room:
+                break
+            kept[2 + 3 * event : 5 + 3 * event] = -1
+        np.testing.assert_array_equal(prompt, tokens.prompts(kept[None]).row(0))
+        assert (len(prompt) == len(whole)) == (len(whole) <= room)
+    with pytest.raises(ConfigError, match=r"a prompt of \d+ tokens without any history does not fit into the 20 that"):
+        tokens.prompts(rows, room=20)
+    assert places_of(hub(tmp_path / "t5")) is None
 
 
 def test_batches_of_like_length_hold_every_prompt_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
-from checkpoints import save_tokenizer
+from checkpoints import save_letters, save_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +97,20 @@ def test_the_tokenizer_of_a_model(tmp_path: Path) -> None:
     assert found.add(["<a_1>"]).tolist() == [size + 3]
     with pytest.raises(ConfigError, match="cannot be read"):
         TextTokenizer.of_model(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_what_stands_inside_a_text_has_no_space_put_before_it(legacy: bool, tmp_path: Path) -> None:
+    save_letters(tmp_path, legacy)
+    text = TextTokenizer.of_model(tmp_path)
+    phrases = ["Which item is called", " The = Sea", "? Name:", "", "\nAnswer", "="]
+    inside = text.read(phrases[1:], inside=True)
+    joined = np.concatenate([text.read(phrases[:1]).flat(), inside.flat()])
+    np.testing.assert_array_equal(joined, text.read(["".join(phrases)]).flat())
+    assert len(text.read(phrases).flat()) > len(joined)  # a space before each
+    np.testing.assert_array_equal(text.read(phrases[1:], 2, inside=True).lengths, [2, 2, 0, 2, 1])
+    # One that puts nothing before a text reads it alike in any place.
+    np.testing.assert_array_equal(GROWN.read(TEXTS, inside=True).flat(), GROWN.read(TEXTS).flat())
 
 
 def test_no_text_teaches_nothing() -> None:

@@ -63,6 +63,12 @@ def test_evaluate_and_compare_write_the_documented_schema(place: Path) -> None:
     pair = found["comparisons"][0]
     assert {"a", "b", "metric", "difference", "low", "high", "p", "p_holm", "effect"} <= set(pair)
     assert (place / "c.svg").read_text().lstrip().startswith("<?xml")
+    done = palate("compare", "popularity", "ease", "--slice", "cold-items-among-cold", "--json", "s.json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((place / "s.json").read_text())
+    assert told["slice"] == "cold-items-among-cold"
+    assert told["comparisons"][0]["difference"] == pytest.approx(0), "neither can tell cold items apart"
+    assert (place / "compare-cold-items-among-cold.png").exists()
 
 
 def test_runs_on_other_splits_are_not_compared(place: Path) -> None:
@@ -352,6 +358,7 @@ def test_a_recipe_is_fitted_into_a_run_of_its_name_and_says_what_was_published(t
 def test_names_shows_how_a_run_names_its_items(place: Path, tmp_path: Path) -> None:
     few = ["--preset", "tiny", "--set", "training.epochs=1", "--quiet"]
     assert palate("fit", "tiger", "--data", "world-test", *few, "--out", "tiger", cwd=tmp_path).returncode == 0
+    assert "tiger: beam search, 30 beams" in palate("evaluate", "tiger", cwd=tmp_path).stdout
     shown = palate("names", "tiger", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "collisions:" in shown.stdout

@@ -234,6 +234,31 @@ def test_a_listed_id_may_have_one_row() -> None:
         dataset_from("t", events(), items=pl.DataFrame({"item": ["x", "x"]}))
 
 
+def test_some_users_are_drawn_whatever_the_order_of_the_file() -> None:
+    """Whole histories; the name and a note say so; items that none of them met and other listed users leave."""
+    rng = np.random.default_rng(0)
+    log = pl.DataFrame({"user": [f"u{n}" for n in rng.integers(0, 40, 400)], "item": [f"i{n}" for n in range(400)],
+                        "time": np.arange(400)})  # fmt: skip
+    listed = pl.DataFrame({"user": ["u0", "nobody", *(f"u{n}" for n in range(1, 40))]})
+    few = dataset_from("t", log, users=listed, some_users=7, keep_unseen=True)
+    assert (few.name, few.n_users, few.about.notes) == ("t-7-users", 7, ("7 of 40 users, drawn by lot over their ids",))
+    assert few.n_interactions == log.filter(pl.col("user").is_in(few.user_ids)).height
+    moved = dataset_from("t", log.sort("item"), some_users=7)
+    assert set(moved.user_ids) == set(few.user_ids)
+    assert moved.n_items == moved.n_interactions == few.n_interactions
+    assert set(few.user_ids) < set(dataset_from("t", log, some_users=20).user_ids), "more users hold the fewer"
+    assert set(few.user_ids) != set(log["user"].unique(maintain_order=True).to_list()[:7]), "the file decides nothing"
+
+
+def test_some_users_are_of_those_that_the_core_leaves() -> None:
+    square = pl.DataFrame({"user": ["a", "a", "b", "b", "c"], "item": ["x", "y", "x", "y", "z"]})
+    found = dataset_from("t", square, min_count=2, some_users=2)
+    assert sorted(found.user_ids) == ["a", "b"]
+    assert "the k-core holds of all of them together" in found.about.notes[0]
+    with pytest.raises(DataError, match="'t': 3 users are asked for and 2 are left; ask for 1 to 2"):
+        dataset_from("t", square, min_count=2, some_users=3)
+
+
 def test_negative_core_is_refused() -> None:
     with pytest.raises(DataError, match="min_count is -1"):
         dataset_from("t", events(), min_count=-1)

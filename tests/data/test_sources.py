@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from palate.core.errors import DataError, DownloadError
+from palate.core.errors import ConfigError, DataError, DownloadError
 from palate.data import sources
 from palate.data.build import dataset_from
 from palate.data.folder import write_folder
@@ -60,6 +60,21 @@ def test_any_own_folder_beside_the_public_sets_has_its_name(tmp_path: Path) -> N
     chosen = load("shop", positive="rating>=4")
     assert chosen.n_interactions == 1
     assert chosen.n_items == 2
+
+
+def test_some_users_of_any_source(tmp_path: Path) -> None:
+    """A table and the own folder made of it: the same people, and the name says how many."""
+    log = pl.DataFrame({"user": [f"u{n % 9}" for n in range(90)], "item": [f"i{n // 9}" for n in range(90)]})
+    log.write_csv(tmp_path / "shop.csv")
+    few = load(tmp_path / "shop.csv", users=4)
+    write_folder(load(tmp_path / "shop.csv"), tmp_path / "own")
+    again = load(tmp_path / "own", users=4)
+    assert (few.name, few.n_users, few.n_interactions) == ("shop-4-users", 4, 40)
+    assert (again.name, set(again.user_ids)) == ("shop-4-users", set(few.user_ids))
+    write_folder(few, tmp_path / "kept")
+    assert load(tmp_path / "kept").about.notes[-1] == "4 of 9 users, drawn by lot over their ids"
+    with pytest.raises(ConfigError, match="setting 'users' cannot be 0"):
+        load(tmp_path / "shop.csv", users=0)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,17 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from conftest import N_ITEMS, N_USERS, Scorer
 
-from palate.core.errors import ComparisonError
+from palate.core.errors import ComparisonError, ConfigError
 from palate.core.report import Interval, Report
+from palate.core.split import Split
 from palate.evaluation.comparison import Comparison, Comparisons, compare, effect_size, holm, sign_flip_p
+from palate.evaluation.judging import judge_cases
+from palate.evaluation.protocols import FullRanking
+from palate.evaluation.reports import make_report, to_json
+from palate.evaluation.slices import COLD_AMONG_COLD, NAMES, of_slice
+from palate.evaluation.tables import headline, leaderboard
 
 
 def report_of(name: str, values: np.ndarray | Sequence[np.ndarray], metric: str = "ndcg@10") -> Report:
@@ -228,3 +235,63 @@ def test_a_pair_can_be_asked_either_way_round(users: np.ndarray) -> None:
         found.between("A", "Z")
     with pytest.raises(ComparisonError, match="not compared on 'mrr'"):
         found.order("mrr")
+
+
+# -- one slice of the cases --------------------------------------------------------------------------------------------
+
+RANKED = FullRanking(metrics=("recall@1", "ndcg@10"))
+
+
+def judged(split: Split, name: str, lift: float, seeds: int = 1) -> Report:
+    """Scores by lot, every warm item above every cold one; ``lift`` raises cold targets among the cold items alone."""
+    tables = []
+    for seed in range(seeds):
+        scores = np.random.default_rng([seed, len(name)]).random((N_USERS, N_ITEMS))
+        cold = split.cold_items[split.test.targets]
+        scores[split.test.user_rows[cold], split.test.targets[cold]] += lift
+        scores[:, ~split.cold_items] += 10
+        tables.append(judge_cases(Scorer(scores), split.test, RANKED, train=split.train, seed=seed))
+    return make_report(tables, split, RANKED, name=name, system=name)
+
+
+def test_a_slice_is_compared_on_its_own_cases_and_columns(split: Split) -> None:
+    """Among all items nobody finds a cold target; among the cold ones one run always does, and is shown to."""
+    whole = [judged(split, "finds", 5.0, seeds=2), judged(split, "guesses", 0.0)]
+    assert compare([of_slice(report, "cold-items") for report in whole], ["recall@1"]).pairs[0].difference == 0
+    parts = [of_slice(report, COLD_AMONG_COLD) for report in whole]
+    found = compare(parts)
+    pair = found.between("finds", "guesses", "recall@1")
+    asked = whole[1].cases.filter(pl.col("cold-items"))
+    by_hand = (asked["rank_among_cold"] == 1).to_numpy().mean()  # no ties: scores are drawn
+    assert pair.difference == pytest.approx(1 - by_hand)
+    assert 0 < pair.low <= pair.difference <= pair.high
+    assert pair.winner == "finds"
+    assert "finds is better than guesses" in found.sentence("recall@1")
+    assert f"{asked.height} of the users: {COLD_AMONG_COLD}" in headline(parts)
+    assert "chance alone gives recall@1 0.167" in parts[0].notes[0]
+    told = to_json(parts, found)
+    assert told["slice"] == COLD_AMONG_COLD
+    assert told["runs"][0]["metrics"]["recall@1"]["value"] == 1
+    assert leaderboard(parts, found, main="recall@1")
+
+
+def test_the_interval_of_a_slice_is_the_one_its_report_has(split: Split) -> None:
+    """Against a run that never finds anything the paired difference is the run's own figure, draw for draw."""
+    run = judged(split, "guesses", 0.0)
+    for name in (*NAMES, COLD_AMONG_COLD):
+        part = of_slice(run, name)
+        nothing = pl.when(pl.col("ndcg@10").is_nan()).then(float("nan")).otherwise(0.0).alias("ndcg@10")
+        never = replace(part, name="never", cases=part.cases.with_columns(nothing))
+        pair, span = compare([part, never], ["ndcg@10"]).pairs[0], run.slices[name]["ndcg@10"]
+        assert (pair.difference, pair.low, pair.high) == pytest.approx((span.value, span.low, span.high))
+
+
+def test_slices_that_are_not_there_are_refused(split: Split) -> None:
+    run = judged(split, "run", 0.0)
+    with pytest.raises(ConfigError, match="no slice 'cold-item'; did you mean 'cold-items'"):
+        of_slice(run, "cold-item")
+    warm = replace(run, slices={"warm-items": run.slices["warm-items"]})
+    with pytest.raises(ComparisonError, match=r"no case of cold-items under .* \(it has warm-items\)"):
+        of_slice(warm, "cold-items")
+    with pytest.raises(ComparisonError, match="asked differently"):
+        compare([of_slice(run, "cold-items"), replace(run, name="whole")])

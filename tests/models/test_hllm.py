@@ -16,16 +16,21 @@ from palate.core import store
 from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, StoreError, TrainingError
-from palate.core.protocols import TwoTower
+from palate.core.item_vectors import keys_of
+from palate.core.protocols import TakesNotes, TwoTower
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.batches import SequenceBatch
+from palate.models.hierarchical import hllm
 from palate.models.hierarchical.hllm import HLLM, paper
+from palate.parts import item_side
 from palate.parts.contrastive import info_nce
-from palate.parts.item_tower import ItemTower, attend_within
+from palate.parts.fusion import Late
+from palate.parts.item_tower import attend_within
 from palate.parts.packing import Packing
 from palate.parts.retrieval import Retriever
 from palate.systems import build
+from palate.training.loop import seeded
 from tests.backbones.checkpoints import causal
 from tests.models.coloured_logs import COLOURS, EACH, HOUR, NANO, N, log_of, rainbow, recall
 
@@ -138,6 +143,9 @@ def test_a_collapse_is_an_error_and_no_success() -> None:
         fitted({"alarm_steps": 4}, data=rainbow(20, same=True), steps=30)
     system = fitted({"alarm_steps": 100}, data=rainbow(20, same=True), steps=3)
     assert system.facts["note"] == "item vectors had collapsed when training ended"
+    assert isinstance(system, TakesNotes), "its reports say so"
+    assert system.notes == (system.facts["note"],)
+    assert fitted(data=rainbow(20), steps=3).notes == ()
 
 
 # -- what it learns ----------------------------------------------------------------------------------------------------
@@ -156,6 +164,51 @@ def test_learns_what_texts_say_also_of_items_that_nobody_met(painter: HLLM, cold
     assert recall(numbers, cold, 3, unmet) < 2 * 3 / len(unmet)
 
 
+def watch(patch: pytest.MonkeyPatch, system: HLLM) -> tuple[list[list[str]], list[int]]:
+    """Texts that are tokenised, and how many are hashed; weights must rest."""
+    read: list[list[str]] = []
+    hashed: list[int] = []
+    framed = system.item_model.framed
+
+    def reading(texts: list[str], *more: Any) -> Any:
+        read.append(list(texts))
+        return framed(texts, *more)
+
+    def hashing(texts: list[str]) -> Any:
+        hashed.append(len(texts))
+        return keys_of(texts)
+
+    patch.setattr(system.item_model, "framed", reading)
+    patch.setattr(item_side, "keys_of", hashing)
+    patch.setattr(hllm, "digest", lambda _: pytest.fail("all weights were digested"))
+    return read, hashed
+
+
+def test_what_learns_what_was_learnt_before_and_what_it_is_held_against_all_count(cold: Dataset) -> None:
+    """At equal steps: both models learning find more than the User LLM alone; a large pool teaches more than a small
+    one; and an Item LLM that has read the data's texts, in place of one pre-trained elsewhere, finds more of what
+    nobody met than one that begins with nothing."""
+    met, unmet = np.flatnonzero(cold.item_counts), np.flatnonzero(cold.item_counts == 0)
+    both, frozen, few = (
+        recall(fitted(settings, 30, cold), cold, 10, met) for settings in ({}, {"learns": "user"}, {"negatives": 4})
+    )
+    assert both > frozen + 0.5
+    assert both > few + 0.1
+    taught, scratch = (
+        np.mean(
+            [
+                recall(
+                    made({"item_model.settings": {**NANO, "steps": steps}}).fit(cold, Run(seed, max_steps=12)),
+                    cold, 3, unmet,
+                )
+                for seed in range(3)
+            ]
+        )
+        for steps in (20, 0)
+    )  # fmt: skip
+    assert taught >= scratch
+
+
 def test_an_item_given_by_its_text_alone_is_answered_at_once(
     painter: HLLM, cold: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,24 +218,22 @@ def test_an_item_given_by_its_text_alone_is_answered_at_once(
     new = pl.DataFrame({"item": ["new"], "title": ["teal vase 5"]})
     grown = replace(cold, items=pl.concat([cold.items, new], how="diagonal"))
     before = {name: tensor.clone() for name, tensor in system.fitted().state_dict().items()}
-    encoded: list[int] = []
-    encode = ItemTower.encode
-
-    def watched(self: ItemTower, reader: Any, tokens: Any, rows: Tensor) -> Tensor:
-        encoded.extend(rows.tolist())
-        return encode(self, reader, tokens, rows)
-
     with monkeypatch.context() as patch:
-        patch.setattr(ItemTower, "encode", watched)
+        read, hashed = watch(patch, system)
         system.add_items(grown)
-    assert encoded == [N], "one text is read, no other"
+        system.add_items(grown)
+        newer = pl.DataFrame({"item": ["newer", "newest"], "title": ["teal vase 6", "teal vase 7"]})
+        system.add_items(replace(grown, items=pl.concat([grown.items, newer], how="diagonal")))
+    assert read == [["teal vase 5"], ["teal vase 6", "teal vase 7"]], "what is new, and no other text"
+    assert hashed == [N + 1, 0, 2], "a catalogue that was hashed is not hashed again"
+    system.retire_items(np.array([N + 1, N + 2]))
     assert all(torch.equal(before[name], tensor) for name, tensor in system.fitted().state_dict().items())
     navy, teal = (COLOURS.index(colour) for colour in ("navy", "teal"))
     histories = Requests.of([[EACH * navy], [EACH * teal], []])
     scores = np.concatenate(list(system.score_blocks(histories)))
     assert (scores[0, N] > scores[0, :N]).mean() > 0.9, "who met navy last"
     assert (scores[1, N] > scores[1, :N]).mean() < 0.9, "who met teal last waits for ochre"
-    assert np.argmin(scores[2]) == N or scores[2, N] == scores[2].min(), "a newcomer is shown what people meet"
+    assert scores[2, N] == np.nanmin(scores[2]), "a newcomer is shown what people meet"
     system.save(tmp_path / "after")
     again = store.load(tmp_path / "after")
     np.testing.assert_array_equal(np.concatenate(list(again.score_blocks(histories))), scores)
@@ -213,20 +264,26 @@ def test_cached_vectors_answer_as_fresh_ones_and_a_changed_text_is_one_row(paint
 
 
 def test_vectors_of_other_weights_prefix_or_length_are_never_read(painter: HLLM, tmp_path: Path) -> None:
-    version = painter.version
+    version, slot = painter.version, painter.fitted().tower.slot
+    assert slot is not None
+    begun = slot.detach().clone()
     with torch.no_grad():
-        painter.fitted().tower.slot[0] += 1  # type: ignore[index]
+        slot[0] += 1
     try:
         assert painter.version != version
         painter.save(tmp_path / "mixed")
     finally:
         with torch.no_grad():
-            painter.fitted().tower.slot[0] -= 1  # type: ignore[index]
+            slot.copy_(begun)
     with pytest.raises(StoreError, match="made by other weights"):
         store.load(tmp_path / "mixed")
-    other = made({"prefix": "a thing: ", "max_tokens": 20}).fit(rainbow(10), Run(max_steps=1))
-    same = made().fit(rainbow(10), Run(max_steps=1))
-    assert other.version != same.version
+    for setting, value in (("max_tokens", 20), ("cut", "middle"), ("pooling", "mean")):
+        own = painter.config
+        painter.config = own.model_copy(update={setting: value})
+        assert painter.version != version, setting
+        painter.config = own
+    assert painter.version == version
+    other, same = (made({"prefix": prefix}).fit(rainbow(10), Run(max_steps=1)) for prefix in ("a thing: ", ""))
     assert (other.items.held.keys != same.items.held.keys).all()  # type: ignore[union-attr]
 
 
@@ -270,7 +327,7 @@ def test_item_numbers_are_read_and_never_predicted() -> None:
     data = replace(data, items=data.items.with_columns(pl.Series("title", titles)))
     scores = {}
     for ids in (False, True):
-        system = fitted({"item_ids": ids}, data=data, steps=150)
+        system = fitted({"item_ids": ids, "training.rates": {"tower": 0.05}}, data=data, steps=150)
         scores[ids] = np.concatenate(list(system.score_blocks(Requests.of([[0], [1]]))))
         np.testing.assert_array_equal(scores[ids][:, 0], scores[ids][:, 1])
     np.testing.assert_array_equal(scores[False][0], scores[False][1])
@@ -321,26 +378,64 @@ def test_heads_learn_and_batches_of_targets_are_single_targets(judge_of_pairs: H
 def test_early_fusion_reads_the_target_and_late_fusion_does_not(
     judge_of_pairs: HLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Many targets in one reading are each of them read alone; a user vector of late fusion is made without any."""
     items, decoder = judge_of_pairs.tables.read, judge_of_pairs.user_model
-    packing = Packing(torch.tensor([4, 2, 1]))
-    head = judge_of_pairs.fitted().head
+    packing, head = Packing(torch.tensor([4, 2, 1])), judge_of_pairs.fitted().head
     assert head is not None
+    users: list[Tensor] = []
+    if isinstance(head, Late):
+        original = Late.users
+
+        def watched(*asked: Any) -> Any:
+            states, found = original(*asked)
+            users.append(found)
+            return states, found
+
+        monkeypatch.setattr(Late, "users", watched)
     with torch.no_grad():
-        states = {}
-        for target in (5, 100):
-            asked = items[target].expand(3, 1, -1)
-            states[target] = head(decoder, items[:7], packing, asked)
-        assert torch.equal(states[5][0], states[100][0]), "no target is seen from the history"
-        assert not torch.allclose(states[5][1], states[100][1])
-        if judge_of_pairs.config.objective == "late":
-            first, second = (head.users(decoder, items[:7], packing)[1] for _ in range(2))  # type: ignore[operator]
-            assert torch.equal(first, second)
+        states = [head(decoder, items[:7], packing, items[target].expand(3, 1, -1)) for target in (5, 100)]
+        assert torch.equal(states[0][0], states[1][0]), "no target is seen from the history"
+        assert not torch.allclose(states[0][1], states[1][1])
+        if users:
+            assert torch.equal(*users), "the user vector knows no target"
             return
         fast = head(decoder, items[:7], packing, items[3:9].expand(3, -1, -1))
         monkeypatch.setattr(type(decoder), "packs", False)
         slow = head(decoder, items[:7], packing, items[3:9].expand(3, -1, -1))
     for a, b in zip(fast, slow, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+def loss_of(system: HLLM, batch: SequenceBatch, **settings: Any) -> float:
+    system.config = system.config.model_copy(update=settings)
+    with seeded(Run()):
+        return float(system.loss(batch).detach())
+
+
+@pytest.mark.parametrize("objective", ["early", "late"])
+def test_a_target_is_never_told_apart_from_itself(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every draw of a history is its own target, only the target is left to learn from. The generative loss
+    stands beside it, weighted."""
+    data = rainbow(20)
+    system = fitted({"objective": objective, "negatives_from": "catalogue"}, data=data, steps=1)
+    batch, kind = first_batch(system, data), type(system.fitted().head)
+    alone, one, three = (loss_of(system, batch, auxiliary=weight) for weight in (0.0, 1.0, 3.0))
+    assert one > alone
+    assert three - alone == pytest.approx(3 * (one - alone), rel=1e-4)
+    logits: list[Tensor] = []
+    original = kind.forward
+
+    def watched(*arguments: Any) -> Any:
+        states, found = original(*arguments)
+        logits.append(found)
+        return states, found
+
+    assert batch.targets is not None
+    own = batch.targets[Packing(batch.lengths).last]
+    monkeypatch.setattr(kind, "forward", watched)
+    monkeypatch.setattr(torch, "randint", lambda _, shape, **__: own[:, None].expand(shape))
+    loss = loss_of(system, batch, auxiliary=0.0)
+    assert loss == pytest.approx(float(torch.nn.functional.softplus(-logits[0][:, 0].detach()).mean()), rel=1e-5)
 
 
 def test_the_published_setting_names_two_models_of_their_own() -> None:
@@ -402,6 +497,13 @@ def test_published_weights_are_read_from_one_file_of_their_layout(tmp_path: Path
         system.take_released(path, data)
     with pytest.raises(StoreError, match=r"read as \.safetensors only"):
         system.take_released(tmp_path / "pytorch_model.bin", data)
+
+
+def test_settings_that_leave_nothing_to_learn_or_to_answer_from() -> None:
+    with pytest.raises(ConfigError, match="learns=item leaves cached_epochs nothing to teach"):
+        made({"learns": "item", "cached_epochs": 1})
+    with pytest.raises(ConfigError, match="hold no head for objective=late"):
+        made({"objective": "late"}).take_released(Path("hllm.safetensors"), rainbow(2))
 
 
 def test_two_towers_stand_behind_every_score(painter: HLLM, cold: Dataset) -> None:

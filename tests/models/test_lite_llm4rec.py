@@ -14,7 +14,7 @@ from torch import Tensor
 
 from palate.core import store
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError
+from palate.core.errors import ConfigError, StoreError
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.models.hierarchical.lite_llm4rec import LiteLLM4Rec
@@ -157,6 +157,30 @@ def test_new_items_are_answered_by_a_tied_head_and_only_read_by_a_free_one(
     np.testing.assert_array_equal(scores_of(store.load(tmp_path / "free"), Requests.of([[navy], [], [N]])), after)
 
 
+def test_cached_vectors_answer_as_fresh_ones(tied: LiteLLM4Rec, log: Dataset, tmp_path: Path) -> None:
+    """What lies ready is what its texts give now, and vectors of other weights are never read."""
+    asked = Requests.for_users(log, np.arange(30))
+    kept, held = scores_of(tied, asked), tied.items.held
+    try:
+        tied.items.held = None
+        tied.add_items(log)
+        np.testing.assert_allclose(scores_of(tied, asked), kept, atol=1e-5)
+    finally:
+        tied.items.held = held
+    version, bias = tied.version, tied.fitted().map.bias
+    begun = bias.detach().clone()
+    with torch.no_grad():
+        bias[0] += 1
+    try:
+        assert tied.version != version
+        tied.save(tmp_path / "mixed")
+    finally:
+        with torch.no_grad():
+            bias.copy_(begun)
+    with pytest.raises(StoreError, match="made by other weights"):
+        store.load(tmp_path / "mixed")
+
+
 def test_learns_a_hundred_users_by_heart() -> None:
     """Every window has one item that follows; the best answer is that one, for all of them."""
     items = np.random.default_rng(0).permutation(N)[(np.arange(100)[:, None] + np.arange(4)) % N]
@@ -208,3 +232,12 @@ def test_a_second_lesson_leaves_the_item_vectors() -> None:
     assert twice.items.held is not None
     np.testing.assert_array_equal(once.items.held.vectors, twice.items.held.vectors)
     assert not np.allclose(scores_of(once, Requests.of([[3]])), scores_of(twice, Requests.of([[3]])))
+
+
+def test_a_batch_of_people_who_met_nothing_yet_is_a_step_in_both_lessons(tmp_path: Path) -> None:
+    """An encoder learns one event of each history, which may be the first; here every batch holds one history."""
+    bert(tmp_path)
+    rec = {"name": "hub-encoder", "settings": {"model": str(tmp_path)}}
+    settings = {"rec_model": rec, "batch_size": 1, "prefixes": "all", "training.epochs": 1, "cached_epochs": 1}
+    system = made(settings).fit(log_of(np.array([[3, 4], [5, 6]])), Run())
+    assert system.facts["training after that"][0]["steps"] == 4

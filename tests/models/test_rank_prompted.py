@@ -17,12 +17,13 @@ from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted
 from palate.core.chat import ChatReply, ChatRequest, Message
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError
+from palate.core.protocols import ReRanks
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.ranking_prompts import ANSWER
 from palate.models.collaborative.popularity import Popularity
-from palate.models.prompted.rank_prompted import RankPrompted, RankPromptedConfig
+from palate.models.reranking.rank_prompted import RankPrompted, RankPromptedConfig
 from palate.parts.solved_examples import SolvedExamples
 from palate.systems import build
 
@@ -81,6 +82,8 @@ def test_the_best_of_the_first_stage_are_ranked_anew_and_the_rest_stays() -> Non
         np.testing.assert_array_equal(found.item_rows[row, 4:], first[row, 4:])
     np.testing.assert_array_equal(found.item_rows[2], first[2])
     assert not found.exact
+    assert isinstance(model, ReRanks)
+    np.testing.assert_array_equal(model.retrieved(ASKED).item_rows, first[:, :4])
     assert len(chat.asked) == 4, "two orders of two questions; who has no history is not asked about"
     assert chat.asked[0].messages[0].content.startswith("A person chose these, oldest first:\n- Book 0\n- Book 1\n")
     assert candidates_of(chat.asked[0]) != candidates_of(chat.asked[1])

@@ -14,13 +14,13 @@ from rating_logs import log, lovers
 
 from palate.backbones.scripted import Scripted
 from palate.core.chat import ChatReply, ChatRequest, Message
-from palate.core.errors import ConfigError
+from palate.core.errors import BudgetError, ConfigError, EndpointError
 from palate.core.ragged import Ragged
 from palate.core.ratings import RatingRequests
 from palate.core.run import Run
 from palate.curve import data_efficiency, draw, some_of
 from palate.data.rating_prompts import Pieces, nearest_level, read_rating
-from palate.data.ratings import hash_of, rated_before, rating_cases, statistics
+from palate.data.ratings import RatingBatches, hash_of, rated_before, rating_cases, statistics
 from palate.data.split import leave_one_out, split
 from palate.evaluation.ratings import rating_judge
 from palate.experiment import make_plan
@@ -162,6 +162,32 @@ def test_tastes_that_are_planted_are_found(name: str, bound: float) -> None:
         assert rmse(taught, untold(test)) > rmse(taught, test) + 0.5, "the history is what tells the taste"
 
 
+def test_averages_of_items_read_no_history_and_those_of_users_nothing_else() -> None:
+    made = leave_one_out(lovers())
+    test = rating_cases(made)
+    silent = untold(test)
+    item = build("rating-average").fit(made.train, Run())
+    everybody = build("rating-average", preset="everybody").fit(made.train, Run())
+    user = build("rating-average", preset="user").fit(made.train, Run())
+    assert rmse(item, silent) == rmse(item, test)
+    assert rmse(user, silent) == rmse(everybody, test) != rmse(user, test)
+
+
+def test_short_epochs_go_through_every_rating_before_any_comes_again() -> None:
+    train = lovers(n_users=10)
+    batches = RatingBatches(train, length=0, batch_size=16, seed=3, each=50)
+    assert len(batches) == 4
+    drawn = [np.concatenate(list(batches.orders(epoch))) for epoch in range(6)]
+    assert [len(some) for some in drawn] == [50] * 6
+    passes = np.concatenate(drawn)
+    for start in (0, 140):
+        assert sorted(passes[start : start + 140].tolist()) == list(range(140))
+    np.testing.assert_array_equal(np.concatenate(list(batches.orders(2, skip=1))), drawn[2][16:])
+    whole = RatingBatches(train, length=0, batch_size=16, seed=3)
+    assert sorted(np.concatenate(list(whole.orders(1))).tolist()) == list(range(140))
+    assert np.concatenate(list(whole.orders(1))).tolist() != np.concatenate(list(whole.orders(0))).tolist()
+
+
 def untold(cases: Any) -> Any:
     """The same questions about unknown users without any history."""
     silent = RatingRequests(
@@ -263,6 +289,37 @@ def test_a_chat_model_may_think_first_or_tell_its_chances() -> None:
         build("rating-prompted", {"thinking": True})
 
 
+class Paid(Scripted):
+    """As a model of an endpoint: its answers cost something, so they are kept."""
+
+    pretrained = "LM"  # type: ignore[assignment]
+
+
+def test_answers_that_were_paid_for_outlive_a_failure(tmp_path: Any) -> None:
+    """Three of four answers come before the endpoint fails; only the fourth is asked again. A budget stops in time."""
+    asked = questions(*((([0, 1], [5, 4], item, 0)) for item in range(2, 6)))
+    file = str(tmp_path / "answers.sqlite")
+
+    def of(answers: Any, **settings: Any) -> tuple[RatingPrompted, Paid]:
+        chat = Paid(answers=answers)
+        config = RatingPromptedConfig(answer="text", parallel=1, ledger=file, **settings)
+        return RatingPrompted(config, chat=chat).fit(lovers(), Run()), chat
+
+    system, chat = of(["1", "2", "3"])
+    with pytest.raises(EndpointError, match="was asked once more"):
+        system.predict(asked)
+    assert len(chat.asked) == 4
+    system, chat = of(["5"])
+    assert system.predict(asked).stars.tolist() == [1, 2, 3, 5]
+    assert len(chat.asked) == 1
+    assert system.predict(asked).stars.tolist() == [1, 2, 3, 5], "and nobody is asked a second time"
+    other = questions(([0, 1], [5, 4], 9, 0))
+    with pytest.raises(BudgetError, match="everything written is kept"):
+        of(["4"], budget_tokens=10)[0].predict(other)
+    with pytest.raises(ConfigError, match="a budget is kept in the ledger"):
+        build("rating-prompted", {"ledger": None, "budget_tokens": 10})
+
+
 def test_a_causal_model_writes_and_failures_count() -> None:
     """A model that was never taught to answer mostly fails; every question still has a number."""
     made = leave_one_out(lovers(n_users=12))
@@ -281,15 +338,19 @@ def test_the_curve_holds_every_share_and_seed_and_falls(tmp_path: Any) -> None:
     small, large = (set(map(tuple, some_of(made.train, s).interactions.rows())) for s in (0.1, 0.4))
     assert small < large
     plan = make_plan("rating-mf", "nowhere", preset="tiny", seeds=2)
-    curve = data_efficiency([plan, make_plan("rating-average", "nowhere")], made, Run(), [0.05, 1.0])
+    plans = {"factors": plan, "item": make_plan("rating-average", "nowhere"),
+             "user": make_plan("rating-average", "nowhere", preset="user")}  # fmt: skip
+    curve = data_efficiency(plans, made, Run(), [0.05, 1.0])
     curve.write(tmp_path / "curve.json")
     kept = json.loads((tmp_path / "curve.json").read_text())
-    assert [(p["system"], p["share"], len(p["of_seeds"])) for p in kept["points"]] == [
-        ("rating-mf", 0.05, 2), ("rating-mf", 1.0, 2), ("rating-average", 0.05, 1), ("rating-average", 1.0, 1)
-    ]  # fmt: skip
+    assert [(p["name"], p["system"], p["share"], len(p["of_seeds"])) for p in kept["points"]] == [
+        (name, plans[name].system, share, 2 if name == "factors" else 1) for name in plans for share in (0.05, 1.0)
+    ]
+    assert curve.points[4].figure == curve.points[5].figure, "whose own past average is asked needs no lesson"
     assert hash_of(rating_cases(made)) in kept["questions"]
     few, all_of_it = curve.points[:2]
     assert all_of_it.figure.value < few.figure.value - 0.3
     assert few.events == round(0.05 * made.train.n_interactions)
     draw(curve, tmp_path / "curve.svg")
-    assert "share of the train part" in (tmp_path / "curve.svg").read_text() or (tmp_path / "curve.svg").stat().st_size
+    drawn = (tmp_path / "curve.svg").read_text()
+    assert all(f"<!-- {said} -->" in drawn for said in ("share of the train part", "RMSE", *plans)), "labels are paths"

@@ -12,7 +12,7 @@ import torch
 
 from palate.core import store
 from palate.core.dataset import Dataset
-from palate.core.errors import TrainingError
+from palate.core.errors import DataError, TrainingError
 from palate.core.ragged import Ragged
 from palate.core.rankings import Rankings
 from palate.core.requests import Requests
@@ -31,9 +31,7 @@ TITLES = [f"{'a b' if item % 3 else 'c'} t{item}" for item in range(N)]
 """Names of unequal length."""
 
 
-def circle(
-    n_users: int = 120, n_events: int = 8, *, shuffled: bool = False, titles: list[str] | None = None
-) -> Dataset:
+def circle(*, shuffled: bool = False, titles: list[str] | None = None) -> Dataset:
     """Everybody walks the same circle of items from a place of their own; ``shuffled`` breaks the order."""
     rng, n_users, n_events = np.random.default_rng(0), 120, 8
     starts = rng.integers(0, N, n_users)
@@ -76,7 +74,8 @@ def hits(system: TIGER, k: int = 1) -> float:
 def test_learns_what_follows_and_not_what_does_not(walker: TIGER, counter: TIGER) -> None:
     assert hits(walker) == 1.0
     assert hits(counter) >= 0.9
-    assert hits(fitted(data=circle(shuffled=True))) <= 0.3
+    # Walkers end anywhere, so the most popular item is right for one start of twenty, like any other item.
+    assert hits(fitted(data=circle(shuffled=True))) <= 0.15
 
 
 @pytest.mark.parametrize("name", ["walker", "counter"])
@@ -193,6 +192,23 @@ def test_an_added_item_is_answered_at_once_and_a_retired_one_never(tokenizer: st
     )
 
 
+def test_numbers_that_grow_longer_are_answered_and_else_refused(walker: TIGER) -> None:
+    """Numbers from 10 to 29, and then 100, which would begin like 10."""
+    assert not walker.fitted().ended  # one new word each
+    data = circle()
+    larger = grown(data, ["new"] * 71)
+    system = fitted({"tokenizer": "sequential", "tokenizer.first": 10}, steps=1, data=data)
+    system.add_items(larger)
+    assert set(system.recommend(Requests.of([[1]]), N + 71).item_rows[0].tolist()) == set(range(N + 71))
+    endless = fitted({"tokenizer": "sequential", "tokenizer.first": 10}, steps=1, data=data)
+    endless.fitted().ended = False  # as it was fitted once
+    with pytest.raises(DataError, match=r"'circle' cannot be answered: a name would be the beginning of another's"):
+        endless.add_items(larger)
+    assert endless.tokenizer.codes.n_items == N
+    endless.add_items(grown(data, ["new"] * 70))
+    assert N + 69 in endless.recommend(Requests.of([[1]]), N + 70).item_rows[0]
+
+
 def test_it_goes_on_learning_on_a_grown_catalogue() -> None:
     data = circle()
     system = fitted(steps=40, data=data)
@@ -232,10 +248,26 @@ def test_an_unseen_twin_is_found_only_where_that_is_asked_for() -> None:
     answers = {}
     for share in (0.0, 0.4):
         system = fitted(settings | {"cold_share": share}, steps=200, data=train)
-        answers[share] = system.recommend(Requests.of([[14, 15, 16, 17]]), 5).item_rows[0].tolist()
+        asked = Requests.of([[14, 15, 16, 17]])
+        found = system.recommend(asked, 5)
+        answers[share] = found.item_rows[0].tolist()
+        # Never answered is never scored; what follows its sibling has a score, and the list is not exact.
+        assert np.isnan(system.score(asked, Ragged.of([[18, 19]]))).tolist() == [False, share == 0]
+        assert found.exact == (share == 0)
     assert answers[0.0][0] == 18
     assert 19 not in answers[0.0]
     assert answers[0.4][:2] == [18, 19]
+
+
+def test_names_by_residual_k_means_and_by_an_rq_vae_serve_alike() -> None:
+    """The band: what follows is said first for seven starts of ten or more by either; they differ by two at most."""
+    titles = [f"{'abcdefghij'[item % 10]}{item} story of {item * 7}" for item in range(N)]
+    shares = []
+    for names in ({"tokenizer": "residual-kmeans"}, {"tokenizer": "rq-vae", "tokenizer.training.epochs": 20}):
+        small = {"tokenizer.size": 8, "tokenizer.levels": 2, "tokenizer.encoder": "tf-idf"}
+        shares.append(hits(fitted(names | small, steps=250, data=circle(titles=titles))))
+    assert min(shares) >= 0.7
+    assert abs(shares[0] - shares[1]) <= 0.2
 
 
 def test_the_paper_s_names_are_three_levels_and_a_counter() -> None:

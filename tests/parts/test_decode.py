@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.core.errors import DataError
+from palate.core.errors import DataError, TrainingError
 from palate.core.ragged import Ragged
-from palate.parts.decode import CausalSpeaker, TrieLogits, beam_search
+from palate.parts import decode
+from palate.parts.decode import CausalSpeaker, MeanSpeaker, TrieLogits, beam_search
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5, T5Config
 from palate.parts.trie import ROOT, Trie
@@ -168,15 +169,15 @@ def test_only_candidates_are_found() -> None:
 # -- the transformers library --
 
 
-def causal_model(seed: int, vocabulary: int) -> Any:
+def causal_model(seed: int, vocabulary: int, family: str = "Llama", **more: Any) -> Any:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(seed)
-    return transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=vocabulary, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=64,
-        )
-    ).eval()  # fmt: skip
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=vocabulary, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=64, bos_token_id=1, eos_token_id=1, pad_token_id=0,
+        **more,
+    )  # fmt: skip
+    return getattr(transformers, f"{family}ForCausalLM")(config).eval()
 
 
 def left_padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,23 +186,83 @@ def left_padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens, torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_causal_model_says_the_names_that_one_forward_each_scores_best(seed: int) -> None:
-    model = causal_model(seed, 13)
+PROMPTS = [[3, 4, 5, 6, 7], [8, 9], [2]]
+
+
+@torch.no_grad()
+def one_by_one(model: Any, prompt: list[int], names: np.ndarray) -> np.ndarray:
+    """Each name's score from a forward of its own."""
+    expected = []
+    for name in names:
+        said = name[name >= 0].tolist()
+        logits = model(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1]
+        expected.append(float(torch.log_softmax(logits, -1)[torch.arange(len(said)), said].sum()))
+    return np.array(expected)
+
+
+WINDOW = {"sliding_window": 9}
+"""Nine tokens: the longest prompt and a name, but not all beams of a step."""
+
+
+@pytest.mark.parametrize(
+    ("family", "more"), [*[("Llama", {})] * 3, ("Qwen2", {}), ("Mistral", WINDOW), ("Gemma2", WINDOW), ("Phi3", WINDOW)]
+)  # fmt: skip
+def test_a_causal_model_says_the_names_that_one_forward_each_scores_best(
+    family: str, more: dict[str, int], request: pytest.FixtureRequest
+) -> None:
+    seed = len(request.node.name)
+    model = causal_model(seed, 13, family, **more)
     names = random_names(np.random.default_rng(seed), 25, 4, 13, end=1)
-    prompts = [[3, 4, 5, 6, 7], [8, 9], [2]]
-    tokens, seen = left_padded(prompts)
-    found = beam_search(CausalSpeaker(model, tokens, seen), Trie.of(names, 13), 3, beam=25)
+    speaker = CausalSpeaker(model, *left_padded(PROMPTS))
+    found = beam_search(speaker, Trie.of(names, 13), 3, beam=25)
     with torch.no_grad():
-        for row, prompt in enumerate(prompts):
-            expected = []
-            for name in names:
-                said = name[name >= 0].tolist()
-                logits = model(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1]
-                expected.append(float(torch.log_softmax(logits, -1)[torch.arange(len(said)), said].sum()))
-            order = np.argsort(-np.array(expected), kind="stable")
-            np.testing.assert_allclose(found.scores[row], np.array(expected)[order], atol=1e-4)
-            assert found.items[row].tolist() == order.tolist()
+        said = speaker.say(torch.from_numpy(names)[None].expand(3, -1, -1))
+    for row, prompt in enumerate(PROMPTS):
+        expected = one_by_one(model, prompt, names)
+        order = np.argsort(-expected, kind="stable")
+        np.testing.assert_allclose(found.scores[row], expected[order], atol=1e-4)
+        np.testing.assert_allclose(said[row], expected, atol=1e-4)
+        assert found.items[row].tolist() == order.tolist()
+
+
+def test_what_does_not_fit_into_a_window_is_refused() -> None:
+    speaker = CausalSpeaker(causal_model(0, 13, "Mistral", sliding_window=8), *left_padded(PROMPTS))
+    names = torch.from_numpy(random_names(np.random.default_rng(0), 3, 4, 13, end=1))
+    with pytest.raises(TrainingError, match="only the last 8 tokens in some layers, and a prompt with a name has 9"):
+        speaker.say(names[None].expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("kind", ["t5", "causal", "mean"])
+def test_names_are_scored_so_many_at_a_time_as_memory_allows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    names = torch.from_numpy(random_names(np.random.default_rng(0), 20, 4, 13, end=1))[None].expand(2, -1, -1)
+    largest = {"logits": 0, "row": 0}
+    causal = causal_model(0, 13)
+
+    def watch(_: Any, __: Any, given: dict[str, Any], out: Any) -> None:
+        largest["logits"] = max(largest["logits"], out.logits.numel())
+        largest["row"] = max(largest["row"], given["input_ids"].shape[1])
+
+    if kind == "t5":
+        model = T5(T5Config(width=16, layers=1, heads=2, head_width=8, forward_width=32), 13).eval()
+        packing = Packing(torch.tensor([4, 2]))
+        speaker: Any = model.speaker(model.encode(torch.randint(0, 13, (6,)), packing), packing)
+    else:
+        speaker = CausalSpeaker(causal, *left_padded(PROMPTS[:2]))
+        if kind == "mean":
+            speaker = MeanSpeaker([speaker, CausalSpeaker(causal, *left_padded([[5], [6, 7]]))])
+    with torch.no_grad():
+        at_once = speaker.say(names)
+        causal.register_forward_hook(watch, with_kwargs=True)
+        monkeypatch.setattr(decode, "LOGITS", 5 * 2 * 4 * 13)  # of five names of both requests
+        torch.testing.assert_close(speaker.say(names), at_once)
+        assert largest["logits"] <= 5 * 2 * 4 * 13
+        monkeypatch.setattr(decode, "ROW", 7)  # two names of three tokens that are read
+        torch.testing.assert_close(speaker.say(names), at_once)
+        assert speaker.say(names[:, :0]).shape == (2, 0)
+    largest["row"] = 0
+    speaker.say(names)
+    assert largest["row"] <= 7
 
 
 @pytest.mark.parametrize("beam", [3, 8])
@@ -223,6 +284,33 @@ def test_generate_with_the_trie_finds_what_our_search_finds(beam: int) -> None:
         ours = beam_search(CausalSpeaker(model, tokens, seen), trie, 2, beam=beam)
         for row in range(2):
             assert set(theirs[row * beam : (row + 1) * beam]) == set(ours.items[row].tolist())
+
+
+def test_generate_with_the_trie_finds_the_best_names_of_a_model_that_reads_and_writes() -> None:
+    """A T5 of the transformers library; as many beams as names, so the list must be that of scoring each."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    model = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=13, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, decoder_start_token_id=0
+        )
+    ).eval()  # fmt: skip
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    names = random_names(np.random.default_rng(0), 12, 3, 13)
+    asked = torch.tensor([[3, 4, 5], [6, 7, 8]])
+    out = model.generate(
+        asked, num_beams=12, num_return_sequences=12, max_new_tokens=4, do_sample=False, early_stopping=False,
+        length_penalty=0.0, eos_token_id=1, pad_token_id=0, return_dict_in_generate=True, output_scores=True,
+        logits_processor=transformers.LogitsProcessorList([TrieLogits(Trie.of(names, 13), 1, end=1)]),
+    )  # fmt: skip
+    said = torch.from_numpy(np.pad(names, ((0, 0), (1, 0))))
+    ended = torch.from_numpy(np.pad(names, ((0, 0), (0, 1)), constant_values=1))  # ``generate`` counts the end as well
+    for row, part in enumerate(out.sequences.split(12)):
+        with torch.no_grad():
+            logits = model(input_ids=asked[row : row + 1].expand(12, -1), decoder_input_ids=said).logits
+        scores = logits.log_softmax(-1).gather(2, ended[..., None])[..., 0].sum(1)
+        assert part[:, 1:].tolist() == ended[scores.argsort(descending=True)].tolist()
 
 
 @pytest.mark.parametrize("kind", ["t5", "causal"])

@@ -114,16 +114,19 @@ def test_a_full_code_sends_the_farthest_on() -> None:
     assert different(codes)
 
 
-@pytest.mark.parametrize(("noise", "left"), [(0.3, 0), (0.1, 0), (1e-5, 12)])
-def test_a_group_of_fifty_is_spread_in_one_round(noise: float, left: int) -> None:
-    """Near twins, a hundred-thousandth of the codes' distances apart, still meet now and then; the matching ends it."""
-    for trial in range(5):
+@pytest.mark.parametrize(("n", "noise", "least", "most"), [
+    (50, 0.3, 0, 0), (50, 0.1, 0, 0), (50, 1e-5, 1, 12), (120, 0.3, 0, 6), (120, 1e-5, 20, 50),
+])  # fmt: skip
+def test_a_group_is_spread_in_one_round(n: int, noise: float, least: int, most: int) -> None:
+    """Near twins, a hundred-thousandth of the codes' distances apart, still meet now and then; further rounds and, in
+    the end, the matching part them."""
+    for trial in range(3):
         grid = Grid(2, 256, width=32, seed=trial)
-        points = around(1, 0, 32, trial) + noise * around(50, 1.0, 32, trial + 50)
-        first = np.zeros((50, 2), dtype=np.int64)
-        codes, repair = separate(grid, points, first, in_order(50), uniform=UniformConfig())
-        assert repair.nearest == 49
-        assert repair.first_pass <= left
+        points = around(1, 0, 32, trial) + noise * around(n, 1.0, 32, trial + 50)
+        first = np.zeros((n, 2), dtype=np.int64)
+        codes, repair = separate(grid, points, first, in_order(n), uniform=UniformConfig())
+        assert repair.nearest == n - 1
+        assert least <= repair.first_pass <= most
         assert different(codes)
 
 

@@ -13,7 +13,7 @@ from palate.core.ragged import Ragged
 from palate.core.rankings import Rankings, rank
 from palate.core.requests import Requests
 from palate.core.search import dot_blocks
-from palate.parts.retrieval import Faiss, Retriever, Usearch, build_index
+from palate.parts.retrieval import Exact, Faiss, Recall, Retriever, Usearch, build_index
 
 N, D, B = 3000, 16, 200
 
@@ -115,6 +115,50 @@ def test_an_index_below_its_bound_is_refused(towers: Towers) -> None:
         build_index("faiss", towers.items, np.nan_to_num(towers.items[:50]), probe_share=0.01)
     with pytest.raises(ConfigError, match="there is no index 'hnsw'"):
         build_index("hnsw", towers.items, towers.items[:1])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="index faiss has no setting 'probes'; did you mean 'probe_share'"):
+        build_index("faiss", towers.items, towers.items[:1], probes=3)
+
+
+def test_an_index_that_nobody_asks_is_refused(towers: Towers) -> None:
+    """Nothing asked, nothing missed: that would be a recall of 1."""
+    for kind in ("usearch", "faiss"):
+        with pytest.raises(ConfigError, match=f"without queries and items the recall of the index {kind} is unknown"):
+            build_index(kind, towers.items, towers.items[:0])  # type: ignore[arg-type]
+    nobody = Requests(Ragged.of([[], []]))
+    with pytest.raises(ConfigError, match="search exactly"):
+        Retriever(towers, "usearch", queries=nobody)
+    assert str(Retriever(towers, queries=nobody).recall) == "exact search: every item is looked at"
+
+
+def test_items_that_ask_are_drawn_from_the_whole_catalogue(towers: Towers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thousand are near each other, as the items of one category are: an index that finds only them would
+    pass on them."""
+    asked: list[FloatArray] = []
+
+    def build(kind: str, vectors: FloatArray, queries: FloatArray, **how: object) -> tuple[Exact, Recall]:
+        asked.append(queries)
+        return Exact(vectors), Recall("exact", 1.0, 100, len(queries), 0.0)
+
+    monkeypatch.setattr("palate.parts.retrieval.build_index", build)
+    retriever = Retriever(towers, "usearch")
+    retriever.refresh()
+    places = {row.tobytes(): place for place, row in enumerate(towers.items)}
+    drawn = np.array([places[row.tobytes()] for row in asked[0]])
+    assert len(set(drawn.tolist())) == 1000
+    assert (drawn > N / 2).mean() == pytest.approx(0.5, abs=0.05)
+    np.testing.assert_array_equal(asked[0], asked[1])
+
+
+def test_what_an_index_could_not_follow_stays_refused(towers: Towers, requests: Requests) -> None:
+    """A second index below its bound leaves no old one that answers with new vectors."""
+    pytest.importorskip("faiss")
+    own = Towers(towers.items)
+    retriever = Retriever(own, "faiss", queries=requests, at_least=0.0, probe_share=0.01)
+    own.version, retriever.at_least = "v2", 1.0
+    with pytest.raises(ConfigError, match="less than 1"):
+        retriever.refresh()
+    with pytest.raises(StoreError, match="call refresh"):
+        retriever.recommend(requests, 3)
 
 
 def test_an_index_of_other_vectors_is_refused(towers: Towers, requests: Requests) -> None:

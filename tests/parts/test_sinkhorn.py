@@ -45,7 +45,7 @@ def test_columns_are_exact_and_rows_need_rounds_or_softness() -> None:
     plan = sinkhorn(distances, UniformConfig())
     assert float((plan.sum(0) - 1024 / 256).abs().max()) < 1e-10
     assert float((plan.sum(1) - 1).abs().max()) > 0.05  # fifty rounds at 0.003 are not enough: that is known
-    for settings, tolerance in ((UniformConfig(rounds=5000), 1e-3), (UniformConfig(epsilon=0.05, rounds=200), 1e-6)):
+    for settings, tolerance in ((UniformConfig(rounds=1000), 1e-5), (UniformConfig(epsilon=0.05), 1e-9)):
         plan = sinkhorn(distances, settings)
         assert float((plan.sum(1) - 1).abs().max()) < tolerance
 

@@ -13,6 +13,8 @@ import pytest
 
 from palate.ask import Asker
 from palate.runs import FittedRun
+from palate.serving.ledger import Ledger
+from palate.serving.served import Limits, Served
 from palate.serving.service import Service
 from tests.serving.conftest import client
 from tests.serving.running import running
@@ -116,6 +118,30 @@ def test_a_server_of_systems_that_cannot_grow_says_so(runs: Path, tmp_path: Path
         refused = asked.post("/v1/items", json={"item": "whale", "text": SEA})
         assert (refused.status_code, refused.json()["code"]) == (409, "cannot-grow")
         assert service.ledger.items("world-test") == []
+
+
+def test_items_added_earlier_are_taken_over_in_one_go(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, the catalogue is made anew once; one that does not fit is named and left out."""
+    ledger = Ledger(tmp_path / "store.sqlite")
+    for item in ("x1", "x2", "x3"):
+        ledger.add_item("world-test", item, {"item": item, "title": item, "text": SEA})
+    ledger.add_item("world-test", "odd", {"item": "odd", "year": "long ago"})
+    taken: list[list[str]] = []
+    original = Asker.add_items
+
+    def watched(self: Asker, items: Any) -> None:
+        taken.append(items["item"].to_list())
+        original(self, items)
+
+    monkeypatch.setattr(Asker, "add_items", watched)
+    served = Served("text-cosine", runs / "text-cosine", ledger, Limits())
+    served.desk.close(10)
+    assert taken == [["x1", "x2", "x3"]]
+    assert served.n_added == 3
+    assert [said.partition(":")[0] for said in served.skipped] == ["odd"]
+    ledger.close()
 
 
 def test_a_run_is_replaced_without_a_failed_request(runs: Path, tmp_path: Path) -> None:

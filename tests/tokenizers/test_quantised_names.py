@@ -65,6 +65,42 @@ def test_the_error_falls_with_levels_and_codes_are_used() -> None:
     assert errors[0] < 0.9  # of standardised vectors, whose variance is 1
 
 
+def test_the_loss_is_that_of_the_paper_term_by_term() -> None:
+    """Computed point by point and level by level; ``beta`` and ``weight`` each change it as they say."""
+    torch.manual_seed(0)
+    vectors = torch.randn(20, 6)
+    settings = RQVAEConfig(levels=3, size=4, width=3, hidden=(5,), uniform_last=False)
+    network = rq_vae.Network(settings, 6).eval()
+    network.measure(vectors)
+    inputs = (vectors - vectors.mean(0)) / vectors.std(0, correction=0)
+    commitment, rebuilt = 0.0, []
+    for z in network.encoder(inputs).detach():
+        residual, total = z, torch.zeros(3)
+        for book in network.quantiser.codebooks.detach():
+            code = min(range(4), key=lambda v: float((residual - book[v]).square().sum()))
+            commitment += float((residual - book[code]).square().mean()) / 3 / 20
+            total, residual = total + book[code], residual - book[code]
+        rebuilt.append(network.decoder(total))
+    error = float((torch.stack(rebuilt).detach() - inputs).square().mean())
+    for beta, weight in ((0.25, 1.0), (0.0, 1.0), (2.0, 1.0), (0.25, 3.0)):
+        config = settings.model_copy(update={"beta": beta, "weight": weight})
+        # The codebook term has the value of the commitment term; only what they move differs.
+        expected = error + weight * (1 + beta) * commitment
+        network.config = config
+        assert network.loss(vectors).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_fit_says_which_levels_are_thin_and_that_batches_were_too_small() -> None:
+    thin = rq(kinds(), start="random", restart_epochs=0, least_usage=0.0, **{"training.epochs": 3})
+    assert any(note.startswith("level 1 uses ") for note in thin.facts["notes"])
+    assert "note: level 1 uses " in thin.health().table()
+    small = rq(kinds(), batch_size=15, **{"training.epochs": 1})
+    assert any("no batch (of 15) has as many as a level has codes (16)" in n for n in small.facts["notes"])
+    assert rq_vae.remarks(np.array([16, 13, 16]), 600, 600, RQVAEConfig(levels=3, size=16)) == []
+    (note,) = rq_vae.remarks(np.array([16, 12, 16]), 600, 600, RQVAEConfig(levels=3, size=16))
+    assert note.startswith("level 2 uses 12 of the 16 codes that it could (75%)")
+
+
 def test_without_k_means_fewer_codes_are_used() -> None:
     vectors, used = kinds(), {}
     for start in ("k-means", "random"):
@@ -93,8 +129,8 @@ def test_items_of_one_kind_begin_alike(name: str) -> None:
 def test_spreading_the_last_level_meets_fewer_collisions() -> None:
     vectors = kinds(900, 12, noise=0.3)
     near, even = (rq(vectors, size=64, uniform_last=spread).facts["repair"] for spread in (False, True))
-    assert near["first_pass"] == near["nearest"] > 60
-    assert 5 * even["first_pass"] < near["first_pass"]
+    assert near["first_pass"] == near["nearest"] > 60  # no two vectors are alike
+    assert 10 * even["first_pass"] <= near["first_pass"]
     log_domain = rq(vectors, **{"uniform.domain": "log", "training.epochs": 3}).facts["repair"]
     assert log_domain["first_pass"] < log_domain["nearest"]
 

@@ -26,7 +26,7 @@ Where we depart, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -43,14 +43,14 @@ from palate.core import store
 from palate.core.config import Config, Part, configure
 from palate.core.dataset import Dataset
 from palate.core.errors import StoreError
-from palate.core.protocols import Encoder, FitsTexts, FloatArray, Profiler, ScoresAll
-from palate.core.requests import Requests
+from palate.core.protocols import Encoder, FitsTexts, Profiler
 from palate.core.run import Run
 from palate.core.space import Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, PairBatches
 from palate.parts.pair_losses import info_nce
 from palate.parts.side_features import encoded
+from palate.training.factors import AnswersByFactors, Factors
 from palate.training.graphs import GraphNetwork, GraphSystem, Ground, Taught
 from palate.training.loop import seeded
 from palate.training.shell import GradientSystem, Lesson, fill
@@ -182,7 +182,7 @@ class Network(nn.Module):
         return info_nce(vectors, profiles.vectors[hidden], own, self.config.temperature)
 
 
-class RLMRec(GradientSystem[RLMRecConfig, Network], ScoresAll):
+class RLMRec(GradientSystem[RLMRecConfig, Network], AnswersByFactors):
     """The recommender. ``network`` is None until fitted or loaded."""
 
     config_type, network_type = RLMRecConfig, Network
@@ -263,8 +263,8 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], ScoresAll):
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
-        return self.fitted().graph.factors().score_blocks(requests)
+    def factors(self) -> Factors:
+        return self.fitted().graph.factors()
 
     # -- on disk -----------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from palate.core.protocols import FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
+from palate.core.version import Version
 from palate.data.matrices import BLOCK_BYTES, in_blocks, request_items, user_items
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class ALS(ScoresAll):
         self.items: FloatArray | None = None
         self.counts = np.zeros(0, dtype=np.float32)
         self.fitted_on = ""
+        self._version = Version()
 
     def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
         """Alternate until ``iterations``, the run's budget or its step limit is reached; ``judge`` is not asked."""
@@ -119,17 +121,47 @@ class ALS(ScoresAll):
         size = self._regs(met) @ np.square(users).sum(1) + self._regs(met.T.tocsr()) @ np.square(items).sum(1)
         return float(fit + size)
 
-    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
+    def fitted(self) -> FloatArray:
+        """The item vectors, else one clear sentence."""
         if self.items is None:
             raise TrainingError("ALS was not fitted yet: call fit or load first")
+        return self.items
+
+    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
+        items = self.fitted()
         popularity = self.counts / max(self.counts.max(initial=0), 1)
-        precise = self.items.astype(np.float64)  # so that a vector hardly depends on the batch it is solved in
-        for part in in_blocks(requests, len(self.items)):
-            met = request_items(part, len(self.items), counts=True, half_life_events=self.config.half_life_events)
-            scores = self._solve(met, precise).astype(np.float32) @ self.items.T
-            scores[np.diff(met.indptr) == 0] = popularity
+        precise = items.astype(np.float64)  # so that a vector hardly depends on the batch it is solved in
+        for part in in_blocks(requests, len(items)):
+            users, silent = self._users(part, precise)
+            scores = users @ items.T
+            scores[silent] = popularity
             scores[:, self.counts == 0] = np.nan
             yield scores
+
+    def _users(self, requests: Requests, precise: Reals) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """``[b, D]`` the vector of each request, and whose history is empty."""
+        met = request_items(requests, len(precise), counts=True, half_life_events=self.config.half_life_events)
+        return self._solve(met, precise).astype(np.float32), np.diff(met.indptr) == 0
+
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]``; NaN for an empty history."""
+        items = self.fitted()
+        precise, found = items.astype(np.float64), [np.zeros((0, items.shape[1]), dtype=np.float32)]
+        for part in in_blocks(requests, len(items)):
+            users, silent = self._users(part, precise)
+            users[silent] = np.nan
+            found.append(users)
+        return np.concatenate(found)
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]``; NaN for an item that no training event shows."""
+        return np.where(self.counts[:, None] > 0, self.fitted(), np.float32(np.nan))
+
+    @property
+    def vectors_version(self) -> str:
+        """Of the item vectors, from which those of users follow."""
+        items = self.fitted()
+        return self._version.of((items, self.counts), lambda: (items, self.counts))
 
     def save(self, folder: Path) -> None:
         if self.items is None:

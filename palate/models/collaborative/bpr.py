@@ -19,7 +19,6 @@ Where we depart, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -30,15 +29,13 @@ from torch import Tensor, nn
 
 from palate.core.config import Config
 from palate.core.dataset import Dataset
-from palate.core.protocols import FloatArray, ScoresAll
-from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.matrices import user_items
 from palate.data.pairs import PairBatch, PairBatches, Unmet
 from palate.parts import losses
-from palate.training.factors import Factors, fold_in
+from palate.training.factors import AnswersByFactors, Factors, fold_in
 from palate.training.shell import GradientSystem, Lesson
 
 
@@ -116,7 +113,7 @@ def squared(x: Tensor) -> Tensor:
     return torch.dot(x.flatten(), x.flatten())
 
 
-class BPR(GradientSystem[BPRConfig, Network], ScoresAll):
+class BPR(GradientSystem[BPRConfig, Network], AnswersByFactors):
     """The recommender. ``network`` is None until fitted or loaded."""
 
     config_type, network_type = BPRConfig, Network
@@ -136,10 +133,10 @@ class BPR(GradientSystem[BPRConfig, Network], ScoresAll):
         batches = PairBatches(train, batch_size=config.batch_size, seed=run.seed)
         return Lesson(batches, loss, settle=partial(network.settle, met))
 
-    def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
+    def factors(self) -> Factors:
         network = self.fitted()
         return Factors.of(
             users=network.users.weight, own=network.own, messages=network.messages, power=1.0,
             items=network.items.weight, bias=network.bias,
             user_counts=network.user_counts, item_counts=network.item_counts,
-        ).score_blocks(requests)  # fmt: skip
+        )  # fmt: skip

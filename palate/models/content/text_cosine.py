@@ -26,6 +26,7 @@ from palate.core.protocols import Encoder, FloatArray, Judge, ScoresAll
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Range, SearchSpace
+from palate.core.version import Version
 from palate.data.matrices import in_blocks, request_items
 
 
@@ -56,6 +57,7 @@ class TextCosine(ScoresAll):
         self.shares = np.zeros(0, dtype=np.float32)
         self.live = np.zeros(0, dtype=bool)
         self.fitted_on = ""
+        self._version = Version()
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -101,6 +103,26 @@ class TextCosine(ScoresAll):
             means[said] = unit(means[said] + np.float32(self.config.words) * unit(heard))
         return means
 
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]``; NaN for an empty history without words."""
+        vectors = self.fitted()
+        found = [np.zeros((0, vectors.shape[1]), dtype=np.float32)]
+        for some in in_blocks(requests, len(vectors)):
+            readers = self.readers(some)
+            readers[~readers.any(axis=1)] = np.nan
+            found.append(readers)
+        return np.concatenate(found)
+
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]``; NaN for an item that was retired."""
+        return np.where(self.live[:, None], self.fitted(), np.float32(np.nan))
+
+    @property
+    def vectors_version(self) -> str:
+        """Of the vectors, and of which of them may be answered."""
+        vectors, live = self.fitted(), self.live
+        return self._version.of((vectors, live), lambda: (vectors, live))
+
     # -- a catalogue that grows --------------------------------------------------------------------------------------
 
     def add_items(self, catalogue: Dataset) -> None:
@@ -113,7 +135,9 @@ class TextCosine(ScoresAll):
 
     def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
         """Never answer these items, or answer them again."""
-        self.live[item_rows] = back
+        live = self.live.copy()  # another array is another version of what may be answered
+        live[item_rows] = back
+        self.live = live
 
     # -- on disk -----------------------------------------------------------------------------------------------------
 

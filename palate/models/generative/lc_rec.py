@@ -56,7 +56,7 @@ from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.instruction_batches import InstructionBatch, InstructionBatches, Pool
-from palate.data.instructions import Examples, Phrasebook, Template, Templates, pieces_of
+from palate.data.instructions import Examples, Phrasebook, Template, Templates, beginnings_of, pieces_of
 from palate.data.mixing import shares
 from palate.parts.branching import Branching
 from palate.parts.decode import CausalSpeaker, MeanSpeaker, Speaker
@@ -232,7 +232,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
             ids = np.full(len(codes.vocabulary), -1, dtype=np.int64)
             ids[used] = lm.add_tokens([codes.vocabulary[token] for token in used])
             return np.where(codes.tokens >= 0, ids[codes.tokens], -1)
-        rows = lm.read([f" {codes.spell(row)}" for row in range(codes.n_items)])
+        rows = lm.read([f" {codes.spell(row)}" for row in range(codes.n_items)], inside=True)
         names = np.full((len(rows), int(rows.lengths.max(initial=1))), -1, dtype=np.int64)
         names[np.arange(names.shape[1]) < rows.lengths[:, None]] = rows.flat()
         return names
@@ -273,9 +273,12 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
     def _book(self, names: IntArray, tasks: list[tuple[Template, ...]], words: Words | None = None) -> Phrasebook:
         """Everything that is said in these tasks; without ``words``, names are all that can be filled in."""
         lm, text = self.backbone, self.backbone.tokenizer
-        pieces = pieces_of(tasks)
+        begins = beginnings_of(tasks)
+        pieces = sorted(pieces_of(tasks), key=lambda piece: piece not in begins)
         end = text.pad if text.end is None else text.end
-        parts = [lm.read([*pieces, MARK, SEPARATOR]), Ragged.of([[end], lm.opening])]
+        firsts, others = pieces[: len(begins)], pieces[len(begins) :]
+        parts = [lm.read(firsts), lm.read([*others, MARK, SEPARATOR], inside=True)]
+        parts.append(Ragged.of([[end], lm.opening]))
         n = len(pieces)
         first = {"name": n + 4}
         parts.append(Ragged.from_lengths(names[names >= 0], (names >= 0).sum(1)))
@@ -286,7 +289,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
                 ("wish", words.wishes, long), ("preference", words.preferences, long),
             ):  # fmt: skip
                 first[place] = sum(len(part) for part in parts)
-                parts.append(lm.read([f" {text}" if text else "" for text in texts], most))
+                parts.append(lm.read([f" {text}" if text else "" for text in texts], most, inside=True))
         tokens = Ragged.from_lengths(
             np.concatenate([part.flat().astype(np.int64) for part in parts]),
             np.concatenate([part.lengths for part in parts]),

@@ -173,6 +173,23 @@ class Speech:
     live: npt.NDArray[np.bool_]
 
 
+class Reading:
+    """Users and items in the tokens of ``text``. Each is read once, since its words never change: a catalogue that
+    grows reads what is new, and one that shrinks nothing."""
+
+    def __init__(self, text: TextTokenizer) -> None:
+        self.text = text
+        self.users = self.items = Phrases.of(Ragged.of([]))
+
+    def of(self, n_users: int, codes: Codes) -> tuple[Phrases, Phrases]:
+        self.users = self.users.up_to(n_users, lambda new: _read(self.text, [f"{PERSON}{row}" for row in new]))
+        self.items = self.items.up_to(
+            codes.n_items,
+            lambda new: _read(self.text, [ITEM + codes.spell(row) for row in new], one_word=codes.atomic),
+        )
+        return self.users, self.items
+
+
 class P5(GradientSystem[P5Config, Network]):
     """The recommender. ``network`` is None until fitted or loaded."""
 
@@ -185,6 +202,7 @@ class P5(GradientSystem[P5Config, Network]):
         self._sizes: dict[str, Any] = {}
         self._weights: dict[str, Tensor] = {}
         self._speech: tuple[object, Speech] | None = None
+        self._reading: Reading | None = None
 
     @property
     def pretrained(self) -> Literal["no", "LM"]:
@@ -271,8 +289,10 @@ class P5(GradientSystem[P5Config, Network]):
         """Made anew when names or network have changed."""
         network, codes = self.fitted(), self.tokenizer.codes
         state = (codes, network, network.device, len(network.met))
+        if self._reading is None or self._reading.text is not self.text:  # fitted anew
+            self._reading = Reading(self.text)
         if self._speech is None or self._speech[0] != state:
-            self._speech = state, spoken(self.text, codes, self.config, network)
+            self._speech = state, spoken(self._reading, codes, self.config, network)
         return self._speech[1]
 
     def recommend(self, requests: Requests, k: int) -> Rankings:
@@ -355,20 +375,20 @@ def taught_text(codes: Codes, vocabulary: int) -> TextTokenizer:
     return text
 
 
-def spoken(text: TextTokenizer, codes: Codes, config: P5Config, network: Network) -> Speech:
-    """Every user and item of the present catalogue in the tokens of ``text``."""
+def spoken(reading: Reading, codes: Codes, config: P5Config, network: Network) -> Speech:
+    """Every user and item of the present catalogue in the network's words."""
     ways = {"straightforward": STRAIGHTFORWARD, "sequential": SEQUENTIAL}
     asked = [template for task in ways if task in config.tasks for template in ways[task]]
     if network.forward_only:
         asked = up_to_history(asked)
     known = pieces(asked)
-    n_users, gap = len(network.met), "" if config.checkpoint else " "  # a published T5 puts the space there itself
-    items = _read(text, [ITEM + codes.spell(row) for row in range(codes.n_items)], one_word=codes.atomic)
+    text, n_users = reading.text, len(network.met)
+    gap = "" if config.checkpoint else " "  # a published T5 puts the space there itself
+    users, items = reading.of(n_users, codes)
     assert text.end is not None
     end = Ragged.of([[text.end]])
     phrases = Phrases.joined([
-        _read(text, [gap + piece for piece in known]), Phrases.of(end),
-        _read(text, [f"{PERSON}{row}" for row in range(n_users)]), _read(text, [gap + NOBODY]), items,
+        _read(text, [gap + piece for piece in known]), Phrases.of(end), users, _read(text, [gap + NOBODY]), items,
     ])  # fmt: skip
     first_user = len(known) + 1
     templates = Templates.of(asked, known, last=None if network.forward_only else len(known))

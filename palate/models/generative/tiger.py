@@ -16,7 +16,9 @@ Where we depart, and why:
 - The default reads no user token, which helps little and makes known users differ from newcomers. ``paper()`` has one.
 - AdamW at a constant rate with early stopping on validation; ``paper()`` has the published peak of
   0.01 and its fall with the root of the steps, but climbs to it for 10,000 steps instead of holding it that long.
-- Where names differ in length each ends with an end token; the paper's all have four.
+- Names that differ in length or are plain text end with an end token; the paper's all have four tokens.
+- Nothing of RPG's parallel long names (Hou et al. 2025, arXiv 2506.05781) is built: names are said token by token, also
+  those of ``product``.
 - Unseen items take part in the search like any other, since every one of them has a name. ``cold_share`` restores the
   paper's rule: they are found only as those that share all but the last token with an answer, at most that share of
   the list.
@@ -24,6 +26,7 @@ Where we depart, and why:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256 as digest
 from typing import Any, Literal
 
@@ -34,6 +37,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from palate.core.codes import Codes
 from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.protocols import ItemTokenizer
@@ -45,7 +49,7 @@ from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.batches import PrefixBatch, asked_sequences, prefix_batches
 from palate.parts import losses
-from palate.parts.naming import Naming, read_before, spelled
+from palate.parts.naming import Naming, add_names, needs_end, read_before, spelled
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5, Reach, T5Config, T5Speaker, packed
 from palate.training.shell import GradientSystem, Lesson
@@ -71,7 +75,8 @@ class TIGERConfig(Config):
     """Divides the logits in training."""
     beam: int = Field(30, ge=1)
     cold_share: float | None = Field(None, ge=0, le=1)
-    """None: unseen items are searched like others. Else the paper's rule, with this share of the list at most."""
+    """None: unseen items are searched like others. Else the paper's rule, with this share of the list at most; 0 =
+    unseen items are never answered and have no score."""
     batch_size: int = Field(256, ge=1)
     """Histories, or windows, read in a step."""
     training: TrainingConfig = TrainingConfig(
@@ -104,6 +109,20 @@ class Network(nn.Module):
         return self.t5.tokens.weight.device
 
 
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """The catalogue in the network's vocabulary.
+
+    naming  how items are answered
+    live    ``[N]`` items that can be answered
+    twins   for each item the unseen ones that follow it, where ``cold_share`` lets any
+    """
+
+    naming: Naming
+    live: npt.NDArray[np.bool_]
+    twins: Ragged | None
+
+
 class TIGER(GradientSystem[TIGERConfig, Network]):
     """The recommender. ``network`` is None until fitted or loaded."""
 
@@ -112,7 +131,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
     def __init__(self, config: TIGERConfig | None = None, *, tokenizer: ItemTokenizer) -> None:
         super().__init__(config, tokenizer=tokenizer)
         self.tokenizer = tokenizer
-        self._named: tuple[object, Naming] | None = None
+        self._speech: tuple[object, Speech] | None = None
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -120,11 +139,11 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         if self.network is None:
             self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
         else:
-            self.tokenizer.add(train)
+            add_names(self.tokenizer, train, ended=self.network.ended)
 
     def shape(self, train: Dataset) -> dict[str, Any]:
         codes = self.tokenizer.codes
-        ended = bool(codes.lengths.min() < codes.lengths.max()) if self.network is None else self.network.ended
+        ended = needs_end(codes) if self.network is None else self.network.ended
         return {
             "n_tokens": len(codes.vocabulary), "n_items": train.n_items, "n_users": train.n_users, "ended": ended
         }  # fmt: skip
@@ -135,7 +154,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network, config = self.fitted(), self.config
         network.seen.copy_(torch.from_numpy(train.item_counts > 0))
-        self._named = None  # which items are live may hang on what was seen
+        self._speech = None  # which items can be answered may hang on what was seen
         batches = prefix_batches(
             train, length=config.length, batch_size=config.batch_size, seed=run.seed, prefixes=config.prefixes,
             forward=config.network.reads == "forward",
@@ -163,15 +182,24 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
 
     @property
     def naming(self) -> Naming:
-        """The live catalogue in the network's vocabulary, made anew when names or network have changed."""
+        """The live catalogue in the network's vocabulary."""
+        return self.speech.naming
+
+    @property
+    def speech(self) -> Speech:
+        """Made anew when names or network have changed."""
         network, codes = self.fitted(), self.tokenizer.codes
         state = (codes, network, network.device)
-        if self._named is None or self._named[0] != state:
-            live = codes.live if self.config.cold_share is None else codes.live & self._seen
+        if self._speech is None or self._speech[0] != state:
+            share, searched = self.config.cold_share, codes.live
+            if share is not None:
+                searched = searched & self._seen
             names = np.where(codes.tokens >= 0, codes.tokens + USERS + self.config.user_tokens, -1)
             vocabulary, end = len(network.t5.tokens.weight), END if network.ended else None
-            self._named = state, Naming(names, vocabulary, live, end=end, device=network.device)
-        return self._named[1]
+            naming = Naming(names, vocabulary, searched, end=end, device=network.device)
+            twins = unseen_twins(codes, self._seen) if share else None
+            self._speech = state, Speech(naming, codes.live if share else searched, twins)
+        return self._speech[1]
 
     @property
     def _seen(self) -> npt.NDArray[np.bool_]:
@@ -182,13 +210,13 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
     def recommend(self, requests: Requests, k: int) -> Rankings:
         """The best ``k`` that the beam finds, at least ``k`` wide."""
         found = self.naming.recommend(requests, k, self._speak, beam=self.config.beam)
-        if not self.config.cold_share:
+        if self.speech.twins is None:
             return found
-        return with_twins(found, self._twins(), requests, int(self.config.cold_share * k))
+        return with_twins(found, self.speech.twins, requests, int((self.config.cold_share or 0) * k))
 
     def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
-        """``[sum of C]`` log-probabilities of the candidates' names; NaN for an item that has none or was retired."""
-        return self.naming.score(requests, candidates, self._speak, self.tokenizer.codes.live)
+        """``[sum of C]`` log-probabilities of the candidates' names; NaN for an item that cannot be answered."""
+        return self.naming.score(requests, candidates, self._speak, self.speech.live)
 
     @torch.no_grad()
     def _speak(self, requests: Requests) -> T5Speaker:
@@ -229,7 +257,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
     def add_items(self, catalogue: Dataset) -> None:
         """Name what is new in ``catalogue``, so that the next answer may hold it. A token that no name had before
         begins as the mean of the others."""
-        self.tokenizer.add(catalogue)
+        add_names(self.tokenizer, catalogue, ended=self.fitted().ended)
         shape, n_tokens = self.facts["shape"], len(self.tokenizer.codes.vocabulary)
         if n_tokens > shape["n_tokens"]:
             self.fitted().t5.widen(n_tokens - shape["n_tokens"])
@@ -239,16 +267,16 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         """Never answer these items, or answer them again."""
         self.tokenizer.retire(item_rows, back=back)
 
-    def _twins(self) -> Ragged:
-        """For each item the unseen live ones that differ in the last token alone."""
-        codes, seen = self.tokenizer.codes, self._seen
-        stems = codes.tokens.copy()
-        stems[np.arange(codes.n_items), codes.lengths - 1] = -1
-        _, family = np.unique(stems, axis=0, return_inverse=True)
-        cold = np.flatnonzero(~seen & codes.live)
-        cold = cold[np.argsort(family[cold], kind="stable")]
-        starts = np.searchsorted(family[cold], family)
-        return Ragged(cold, starts, np.searchsorted(family[cold], family, side="right"))
+
+def unseen_twins(codes: Codes, seen: npt.NDArray[np.bool_]) -> Ragged:
+    """For each item the unseen live ones that differ in the last token alone."""
+    stems = codes.tokens.copy()
+    stems[np.arange(codes.n_items), codes.lengths - 1] = -1
+    _, family = np.unique(stems, axis=0, return_inverse=True)
+    cold = np.flatnonzero(~seen & codes.live)
+    cold = cold[np.argsort(family[cold], kind="stable")]
+    starts = np.searchsorted(family[cold], family)
+    return Ragged(cold, starts, np.searchsorted(family[cold], family, side="right"))
 
 
 def with_twins(found: Rankings, twins: Ragged, requests: Requests, at_most: int) -> Rankings:

@@ -15,6 +15,9 @@ Where we depart, and why:
   loss 0 and nothing is learnt ever after.
 - ``negatives_from="met"`` draws from items that somebody met, so that those without an event yet are not taught to be
   wrong; the public code draws from all.
+- Early stopping looks at NDCG@10, the public code at NDCG@200. Warm-up is a number of steps, there a tenth of all;
+  ``paper()`` has 1,000. Gradients are clipped, in ``paper()`` to a norm of 5; there a norm is set and never applied.
+- Where a head is taught, draws that are the target itself do not count against it. The paper does not say.
 - A newcomer is shown what people meet most. MiniLM as the Item LLM is an encoder, mean-pooled; a Llama-shaped User LLM
   drawn from nothing is no pre-trained one: ``remarks`` and every table say so.
 """
@@ -26,7 +29,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -38,7 +40,7 @@ from palate.backbones.text_model import TextModel
 from palate.backbones.vector_model import VectorModel
 from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError, StoreError
+from palate.core.errors import ConfigError
 from palate.core.item_vectors import ItemVectors
 from palate.core.protocols import FloatArray, ScoresAll
 from palate.core.requests import Requests
@@ -46,23 +48,22 @@ from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.batches import SequenceBatch, SequenceBatches
-from palate.parts.calendar import CalendarFeatures
+from palate.parts.calendar import CalendarFeatures, check_clock
 from palate.parts.contrastive import Alarm, Scale, draw_pool, info_nce
 from palate.parts.dropout import Dropout
-from palate.parts.fusion import Early, Late
+from palate.parts.fusion import Early, Late, tell_apart
 from palate.parts.item_side import ItemSide, ItemTables
 from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
+from palate.training.item_readers import ReadsItems
 from palate.training.loop import optimise, seeded
 from palate.training.sequences import sequence_blocks, sequence_states, told_blocks
-from palate.training.shell import GradientSystem, Lesson
+from palate.training.shell import Lesson
 
 PREFIX = "Compress the following sentence into embedding: "
 """What the paper writes before every text."""
-CLOCK_PARTS = {"order": 0, "day": 3, "unix": 6}
-"""How many of year, month, day, hour, minute and second a clock knows."""
 
 
 class HLLMConfig(Config):
@@ -116,8 +117,10 @@ class HLLMConfig(Config):
     chunk_tokens: int = Field(16_384, ge=1)
     """Item tokens whose activations are held at once. How fast it goes; it changes no result."""
     batch_size: int = Field(64, ge=1)
+    pretrained_rate: float = Field(0.05, gt=0, le=1)
+    """Learning rate of a model that was pre-trained, as a share; one drawn from nothing learns at the full rate."""
     training: TrainingConfig = TrainingConfig(
-        epochs=30, learning_rate=1e-3, rates={"tower": 0.05}, weight_decay=0.01, warmup_steps=20, clip_norm=1.0,
+        epochs=30, learning_rate=1e-3, weight_decay=0.01, warmup_steps=20, clip_norm=1.0,
         schedule="cosine", judge_every=2, patience=4,
     )  # fmt: skip
 
@@ -173,10 +176,11 @@ class Network(nn.Module):
         return self.drop(vectors)
 
 
-class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
+class HLLM(ReadsItems[HLLMConfig, Network], ScoresAll):
     """The recommender. ``network`` is None until fitted or loaded."""
 
     config_type = HLLMConfig
+    items: ItemSide
 
     def __init__(
         self,
@@ -187,6 +191,8 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         vectors: ItemVectors | None = None,
     ) -> None:
         super().__init__(config, item_model=item_model, user_model=user_model)
+        if self.config.learns == "item" and self.config.cached_epochs:
+            raise ConfigError("learns=item leaves cached_epochs nothing to teach: there the User LLM alone learns")
         self.item_model, self.user_model = item_model, user_model
         self.items = ItemSide(item_model, self.config.max_tokens, self.config.cut)
         self.items.held = vectors
@@ -195,9 +201,14 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
+    @property
+    def training(self) -> TrainingConfig:
+        models = {"tower": self.item_model, "user": self.user_model}
+        return self.config.training.careful(models, self.config.pretrained_rate)
+
     def prepare(self, train: Dataset, run: Run) -> None:
-        self._check_clock(train)
-        texts = self._texts(train)
+        check_clock(train, self.config.time_parts)
+        texts = self.texts(train)
         if self.network is None:
             self.items.held = None
             self.item_model.prepare(texts, run, optimise)
@@ -205,15 +216,7 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         self.items.read(texts)
         self.alarm = Alarm(self.config.similar_at_most, self.config.alarm_steps)
 
-    def _check_clock(self, train: Dataset) -> None:
-        known = 0 if train.times is None else CLOCK_PARTS[train.clock]
-        if self.config.time_parts > known and train.n_interactions:
-            raise ConfigError(
-                f"'{train.name}' knows {known} of year, month, day, hour, minute and second of its events; "
-                f"time_parts cannot be {self.config.time_parts}"
-            )
-
-    def _texts(self, catalogue: Dataset) -> list[str]:
+    def texts(self, catalogue: Dataset) -> list[str]:
         return [self.config.prefix + text for text in self.config.text.render(catalogue)]
 
     def _build(self, shape: Any) -> Network:
@@ -225,24 +228,15 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
     def identity(self, train: Dataset) -> dict[str, object]:
         return super().identity(train) | {"models": [self.item_model.version, self.user_model.version]}
 
-    def lessons(self, train: Dataset, run: Run) -> Iterator[Lesson]:
-        yield self.lesson(train, run)
-        network, config = self.fitted(), self.config
-        if not config.cached_epochs:
-            return
-        learning = [
-            p for p in network.parameters() if p.requires_grad and not any(p is q for q in network.user.parameters())
-        ]
-        for parameter in learning:
-            parameter.requires_grad_(False)
-        try:
-            self.items.freeze(network)
-            training = config.training.model_copy(update={"epochs": config.cached_epochs})
-            yield self._lesson(train, run, config.cached_length, training)
-        finally:
-            self.items.thaw()
-            for parameter in learning:
-                parameter.requires_grad_(True)
+    def resting(self) -> Iterator[nn.Parameter]:
+        """All but the User LLM."""
+        user = {id(parameter) for parameter in self.fitted().user.parameters()}
+        return (parameter for parameter in self.fitted().parameters() if id(parameter) not in user)
+
+    def cached_lesson(self, train: Dataset, run: Run) -> Lesson:
+        config = self.config
+        training = self.training.model_copy(update={"epochs": config.cached_epochs})
+        return self._lesson(train, run, config.cached_length, training)
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network, config = self.fitted(), self.config
@@ -251,7 +245,7 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         self._eligible = torch.from_numpy(met).to(run.device)
         if config.learns == "user":
             self.items.freeze(network)
-        return self._lesson(train, run, config.length, config.training)
+        return self._lesson(train, run, config.length, self.training)
 
     def _lesson(self, train: Dataset, run: Run, length: int, training: TrainingConfig) -> Lesson:
         config = self.config
@@ -274,12 +268,10 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         if network.head is None:
             states = self.user_model.packed_states(read, packing, attend_within(packing))
         else:
-            drawn = others[torch.randint(len(pool), (len(batch.lengths), config.contrast), device=read.device)]
-            asked = torch.cat([targets[packing.last][:, None], drawn], 1).to(read.dtype)
+            drawn = torch.randint(len(pool), (len(batch.lengths), config.contrast), device=read.device)
+            asked = torch.cat([targets[packing.last][:, None], others[drawn]], 1).to(read.dtype)
             states, logits = network.head(self.user_model, read, packing, asked)
-            wanted = torch.zeros_like(logits)
-            wanted[:, 0] = 1
-            told_apart = F.binary_cross_entropy_with_logits(logits, wanted)
+            told_apart = tell_apart(logits, pool[drawn] != batch.targets[packing.last][:, None])
         value, share = info_nce(
             states, targets, others, network.scale(), target_rows=batch.targets, pool_rows=pool,
             threshold=config.similar, cap=config.similar_at_most,
@@ -289,10 +281,6 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
 
     def _inputs(self, vectors: Tensor, batch: SequenceBatch) -> Tensor:
         return self.fitted().inputs(vectors, batch).to(self.user_model.model.dtype)
-
-    def settle(self) -> None:
-        """Item vectors of the present weights."""
-        self.items.settle(self.fitted(), self.version)
 
     def remarks(self) -> dict[str, Any]:
         """What knew something before, and how near to a collapse training ended."""
@@ -306,8 +294,12 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         }
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What every report of it must say."""
+        return (str(self.facts["note"]),) if "note" in self.facts else ()
+
+    @property
     def version(self) -> str:
-        """What item vectors follow from beside the texts. Vectors of another version are never read."""
         network, config = self.fitted(), self.config
         item_half = {
             name: tensor for name, tensor in network.state_dict().items() if name.startswith(("tower.", "projector."))
@@ -374,57 +366,26 @@ class HLLM(GradientSystem[HLLMConfig, Network], ScoresAll):
         if self.fitted().head is not None:
             raise ConfigError(f"with objective={self.config.objective} scores are no products of two vectors")
 
-    # -- a catalogue that grows --------------------------------------------------------------------------------------
-
-    def add_items(self, catalogue: Dataset) -> None:
-        """Read what is new in ``catalogue``, or whose text has changed, so that the next answer may hold it."""
-        self.fitted()
-        self.items.read(self._texts(catalogue))
-        self.settle()
-
-    def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
-        """Never answer these items, or answer them again. They may stand in histories as before."""
-        self.fitted()
-        assert self.items.held is not None
-        self.items.held = self.items.held.retired(item_rows, back=back)
+    # -- published weights -------------------------------------------------------------------------------------------
 
     def take_released(self, path: Path, catalogue: Dataset, run: Run | None = None) -> Self:
         """The published weights in the file ``path``, for the items of ``catalogue``; nothing is taught. The settings
         name the two models whose architectures and text tokenizer they are."""
+        if self.config.objective != "generative":
+            raise ConfigError(
+                f"released weights hold no head for objective={self.config.objective}: take them with generative"
+            )
         released = read_released(path)
         self.network = None
         with seeded(run or Run()):
             self.prepare(catalogue, run or Run())
             network = self._build(self.shape(catalogue)).to((run or Run()).device).eval()
-        if (released.slot is None) != (network.tower.slot is None):
-            raise StoreError(f"{path}: the weights and the setting pooling={self.config.pooling} do not go together")
-        released.fill_item_model(self.item_model.model)
-        released.fill_user_model(self.user_model.model)
-        with torch.no_grad():
-            network.scale.log.copy_(released.log_scale)
-            if network.tower.slot is not None and released.slot is not None:
-                network.tower.slot.copy_(released.slot)
+        released.fill(network, self.item_model.model, self.user_model.model)
         network.popularity.count(catalogue.item_counts)
         self.network = network
         self.facts = {"shape": self.shape(catalogue), "fitted_on": f"released weights {path.name}", **self.remarks()}
         self.settle()
         return self
-
-    # -- on disk -----------------------------------------------------------------------------------------------------
-
-    def save(self, folder: Path) -> None:
-        """Settings and facts; the weights go with their models, the item vectors with the version they belong to."""
-        self.fitted()
-        assert self.items.held is not None
-        self.parts = self.parts | {"vectors": self.items.held}
-        super().save(folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        system = super().load(folder)
-        assert system.items.held is not None
-        system.items.held.require(system.version)
-        return system
 
 
 def tiny() -> HLLMConfig:
@@ -443,10 +404,10 @@ def minilm() -> HLLMConfig:
     """A pre-trained Item LLM on a CPU: MiniLM reads 32 tokens of each item, and learns; the User LLM begins with
     nothing. Few steps of many histories, since a step costs what reading the items of its batch costs."""
     return HLLMConfig(
-        max_tokens=32, batch_size=256, dropout=0.2,
+        max_tokens=32, cut="middle", batch_size=256, dropout=0.2, pretrained_rate=0.1, alarm_steps=10,
         training=TrainingConfig(
-            epochs=8, learning_rate=5e-4, rates={"tower": 0.1}, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
-            schedule="cosine", judge_every=2, patience=3,
+            epochs=16, learning_rate=5e-4, weight_decay=0.01, warmup_steps=4, clip_norm=1.0,
+            schedule="cosine", judge_every=4, patience=3,
         ),
     )  # fmt: skip
 
@@ -459,7 +420,7 @@ def paper() -> HLLMConfig:
         item_model=Part(name="hub", settings=settings), user_model=Part(name="hub", settings=settings),
         text=ItemText(fields=("title", "tag", "description"), named=True, separator="", once=False), prefix=PREFIX,
         max_tokens=256, cut="end", length=10, negatives=5632, negatives_from="catalogue", dropout=0.0,
-        alarm_steps=1000, batch_size=512,
+        alarm_steps=1000, batch_size=512, pretrained_rate=1.0,
         training=TrainingConfig(
             epochs=5, learning_rate=1e-4, weight_decay=0.01, betas=(0.9, 0.999), warmup_steps=1000, schedule="cosine",
             patience=5,

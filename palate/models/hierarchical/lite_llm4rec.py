@@ -14,16 +14,18 @@ The body of the paper was not at hand; what its abstract and summaries leave ope
 - The bias of a free head begins as the log of each item's share of events, what can be said before anything is read.
 - ``reads="ids"`` puts a table of items in place of their texts: the control that shows what texts add.
 - A newcomer is shown what people meet most.
+
+Of the four systems by which hierarchy and head could be told apart, names by beam search (``p5``) and both together
+(this one) are here; a head on flat text and a hierarchy that spells names are not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, Self
+from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -42,15 +44,16 @@ from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.batches import PrefixBatch, PrefixBatches, SequenceBatch, SequenceBatches
 from palate.parts.dropout import Dropout
-from palate.parts.item_side import ItemSide
+from palate.parts.item_side import ItemSide, ItemTables
 from palate.parts.item_tower import ItemTower, attend_within
 from palate.parts.losses import full_softmax
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
+from palate.training.item_readers import ReadsItems
 from palate.training.loop import optimise
 from palate.training.sequences import sequence_blocks
-from palate.training.shell import GradientSystem, Lesson
+from palate.training.shell import Lesson
 
 
 class LiteLLM4RecConfig(Config):
@@ -81,8 +84,10 @@ class LiteLLM4RecConfig(Config):
     chunk_tokens: int = Field(16_384, ge=1)
     """Item tokens whose activations are held at once. How fast it goes; it changes no result."""
     batch_size: int = Field(256, ge=1)
+    pretrained_rate: float = Field(0.1, gt=0, le=1)
+    """Learning rate of a model that was pre-trained, as a share; one drawn from nothing learns at the full rate."""
     training: TrainingConfig = TrainingConfig(
-        epochs=50, learning_rate=1e-3, rates={"tower": 0.1, "user": 0.1}, weight_decay=0.01, warmup_steps=10,
+        epochs=50, learning_rate=1e-3, weight_decay=0.01, warmup_steps=10,
         clip_norm=1.0, schedule="cosine", judge_every=2, patience=5,
     )  # fmt: skip
 
@@ -129,10 +134,11 @@ class Network(nn.Module):
         return self.map(pooled)
 
 
-class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
+class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
     """The recommender. ``network`` is None until fitted or loaded."""
 
     config_type = LiteLLM4RecConfig
+    items: ItemSide
 
     def __init__(
         self,
@@ -153,8 +159,13 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
+    @property
+    def training(self) -> TrainingConfig:
+        models = {"tower": self.item_model, "user": self.rec_model}
+        return self.config.training.careful(models, self.config.pretrained_rate)
+
     def prepare(self, train: Dataset, run: Run) -> None:
-        texts = self.config.text.render(train)
+        texts = self.texts(train)
         if self.network is None:
             self.items.held = None
             self.item_model.prepare(texts, run, optimise)
@@ -163,6 +174,9 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
             else:
                 self.rec_model.prepare(self.item_model.width, run)
         self.items.read(texts)
+
+    def texts(self, catalogue: Dataset) -> list[str]:
+        return self.config.text.render(catalogue)
 
     def _build(self, shape: Any) -> Network:
         return Network(self.config, self.item_model, self.rec_model, **shape)
@@ -173,22 +187,14 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
     def identity(self, train: Dataset) -> dict[str, object]:
         return super().identity(train) | {"models": [self.item_model.version, self.rec_model.version]}
 
-    def lessons(self, train: Dataset, run: Run) -> Iterator[Lesson]:
-        yield self.lesson(train, run)
-        network, config = self.fitted(), self.config
-        if not config.cached_epochs:
-            return
-        resting = [p for part in (network.tower, network.map) for p in part.parameters() if p.requires_grad]
-        for parameter in resting:
-            parameter.requires_grad_(False)
-        try:
-            self.items.freeze(network)
-            training = config.training.model_copy(update={"epochs": config.cached_epochs})
-            yield self._lesson(train, run, training)
-        finally:
-            self.items.thaw()
-            for parameter in resting:
-                parameter.requires_grad_(True)
+    def resting(self) -> Iterator[nn.Parameter]:
+        """The Item LLM and the map behind it."""
+        network = self.fitted()
+        return chain(network.tower.parameters(), network.map.parameters())
+
+    def cached_lesson(self, train: Dataset, run: Run) -> Lesson:
+        training = self.training.model_copy(update={"epochs": self.config.cached_epochs})
+        return self._lesson(train, run, training)
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
         network = self.fitted()
@@ -198,7 +204,7 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
                 network.bias.copy_(network.popularity.log_share)
         if self.config.learns == "user":
             self.items.freeze(network)
-        return self._lesson(train, run, self.config.training)
+        return self._lesson(train, run, self.training)
 
     @property
     def at_once(self) -> bool:
@@ -226,8 +232,8 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
         if isinstance(batch, PrefixBatch):  # those without a history stand last, and are answered without the network
             spoken = int((lengths > 0).sum())
             lengths, targets = lengths[:spoken], targets[:spoken]
-        if not len(targets):
-            return 0.0 * network.map.weight.sum()
+        if not len(targets):  # a step must follow, through a weight that learns in this lesson
+            return 0.0 * next(p for p in network.parameters() if p.requires_grad).sum()
         vectors = self._catalogue() if self.config.head == "tied" else None
         read = self._vectors(batch.items) if vectors is None else vectors[batch.items]
         states = self._states(read, lengths, every=self.at_once)
@@ -286,13 +292,8 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
         tokens = np.concatenate([model.prompt, tokens]) if begins else tokens
         return model.embed(torch.from_numpy(tokens).to(device)[None])[0]
 
-    def settle(self) -> None:
-        """Item vectors of the present weights."""
-        self.items.settle(self.fitted(), self.version)
-
     @property
     def version(self) -> str:
-        """What item vectors follow from beside the texts."""
         network, config = self.fitted(), self.config
         item_half = {
             name: tensor for name, tensor in network.state_dict().items() if name.startswith(("tower.", "map."))
@@ -311,11 +312,15 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
+    @property
+    def tables(self) -> ItemTables:
+        return self.items.tables(self.fitted().popularity.log_share)
+
     @torch.no_grad()
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
         """``[N, D]`` what states are compared with, ``[N]`` what is added, and what a newcomer is shown."""
         network = self.fitted()
-        tables = self.items.tables(network.popularity.log_share)
+        tables = self.tables
         known, n_items = len(network.popularity.log_share), len(tables.read)
         scored, bias = self._scored(tables.read)
         offsets, newcomer = tables.offsets, tables.newcomer
@@ -336,42 +341,11 @@ class LiteLLM4Rec(GradientSystem[LiteLLM4RecConfig, Network], ScoresAll):
     def _read(self, batch: SequenceBatch) -> Tensor:
         network = self.fitted()
         if network.ids is None:
-            read = self.items.tables(network.popularity.log_share).read[batch.items]
+            read = self.tables.read[batch.items]
         else:
             known = batch.items < network.ids.num_embeddings
             read = network.ids(batch.items.clamp(max=network.ids.num_embeddings - 1)) * known[:, None]
         return self._states(read, batch.lengths, every=False)
-
-    # -- a catalogue that grows --------------------------------------------------------------------------------------
-
-    def add_items(self, catalogue: Dataset) -> None:
-        """Read what is new in ``catalogue``, or whose text has changed: it may stand in histories from now on. With
-        ``head="tied"`` the next answer may hold it; a free head has no row for it."""
-        self.fitted()
-        self.items.read(self.config.text.render(catalogue))
-        self.settle()
-
-    def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
-        """Never answer these items, or answer them again. They may stand in histories as before."""
-        self.fitted()
-        assert self.items.held is not None
-        self.items.held = self.items.held.retired(item_rows, back=back)
-
-    # -- on disk -----------------------------------------------------------------------------------------------------
-
-    def save(self, folder: Path) -> None:
-        """Settings, facts, head and maps; the weights of the models go with them, item vectors with their version."""
-        self.fitted()
-        assert self.items.held is not None
-        self.parts = self.parts | {"vectors": self.items.held}
-        super().save(folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        system = super().load(folder)
-        assert system.items.held is not None
-        system.items.held.require(system.version)
-        return system
 
 
 def tiny() -> LiteLLM4RecConfig:

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,6 +26,8 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from palate.annotation.ledger import Budget, Ledger
+from palate.annotation.replies import KeptReplies
 from palate.backbones.item_text import ItemText
 from palate.core import store
 from palate.core.asking import each
@@ -39,7 +43,15 @@ from palate.core.space import Choice, SearchSpace
 from palate.core.texts import packed, unpacked
 from palate.data.rating_prompts import FIXED, VERSION, Pieces, read_rating, texts_for
 from palate.data.ratings import rated_before, ratings_of
-from palate.parts.rating_prompts import PromptTokens, RatingWords, by_length, last_states, rating_words, written
+from palate.parts.rating_prompts import (
+    PromptTokens,
+    RatingWords,
+    by_length,
+    last_states,
+    places_of,
+    rating_words,
+    written,
+)
 from palate.training.loop import optimise, seeded
 
 TOLD = 20
@@ -68,6 +80,12 @@ class RatingPromptedConfig(Config):
     """The longest answer of one that thinks; one that does not has 12."""
     parallel: int = Field(4, ge=1)
     """Questions to a chat model at once."""
+    ledger: str | None = "rating-answers.sqlite"
+    """The file in which a chat model's answers are kept, so that none is paid for twice; None keeps none."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """What all calls of the ledger together may use."""
+    budget_money: float | None = Field(None, gt=0)
+    """In the money of the chat model's prices."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -75,6 +93,8 @@ class RatingPromptedConfig(Config):
             raise ValueError("thinking is written before the answer, so it needs answer=text")
         if self.chat is None and self.backbone is None:
             raise ValueError("name a chat model (chat=endpoint) or a language model (backbone=nano)")
+        if self.ledger is None and (self.budget_tokens is not None or self.budget_money is not None):
+            raise ValueError("a budget is kept in the ledger: name one, or drop the budget")
         return self
 
     @property
@@ -195,10 +215,9 @@ class RatingPrompted:
         return math.nan if found is None else found
 
     def _of_chat(self, rows: IntArray) -> Iterator[tuple[Any, Any, Any]]:
-        told, chat, config = self._known(), self.chat, self.config
-        assert chat is not None
+        told, config = self._known(), self.config
 
-        def ask(row: int) -> tuple[float, bool]:
+        def ask(chat: ChatModel | KeptReplies, row: int) -> tuple[float, bool]:
             request = ChatRequest.of(told.pieces.text(rows[row]), max_tokens=config.longest)
             if config.answer == "probability":
                 request = replace(request, alternatives=TOLD)
@@ -211,8 +230,20 @@ class RatingPrompted:
             again = chat.reply(ChatRequest(said, max_tokens=12))
             return self._read(again.text), True
 
-        for row, (found, again) in each(range(len(rows)), ask, config.parallel):
-            yield row, found, again
+        with self._keeping() as chat:
+            for row, (found, again) in each(range(len(rows)), partial(ask, chat), config.parallel):
+                yield row, found, again
+
+    @contextmanager
+    def _keeping(self) -> Iterator[ChatModel | KeptReplies]:
+        """The chat model, through its ledger. A scripted one costs nothing and may answer otherwise the next time."""
+        chat, config = self.chat, self.config
+        assert chat is not None
+        if config.ledger is None or chat.pretrained == "no":
+            yield chat
+            return
+        with Ledger(Path(config.ledger).expanduser(), Budget(config.budget_tokens, config.budget_money)) as ledger:
+            yield KeptReplies(chat, ledger, self.facts["prompt"])
 
     def _expected(self, reply: ChatReply) -> float:
         """The expectation over the ratings among the likeliest first tokens; NaN where none of them is one."""
@@ -232,20 +263,23 @@ class RatingPrompted:
         lm = self.backbone
         assert lm is not None
         tokens, words = self._read_pieces()
+        room = places_of(lm)
         if words is not None:
-            prompts = tokens.prompts(rows, words.before)
+            prompts = tokens.prompts(rows, words.before, room)
             for some in by_length(prompts):
                 yield some, self._likelihoods(lm, prompts[some], words), False
             return
-        prompts = tokens.prompts(rows)
+        stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"])
+        if room is not None and lm.kind == "causal":  # what is written stands behind the prompt
+            room -= max(self.config.longest, int(stricter.lengths[0]) + 12)
+        prompts = tokens.prompts(rows, None, room)
         for some in by_length(prompts):
             texts = written(lm, prompts[some], self.config.longest)
             found = np.array([self._read(text) for text in texts])
             yield some, found, False
             silent = np.flatnonzero(np.isnan(found))
             if len(silent):
-                stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"] * len(silent))
-                texts = written(lm, prompts[some[silent]].joined(stricter), 12)
+                texts = written(lm, prompts[some[silent]].joined(stricter[np.zeros(len(silent), dtype=np.int64)]), 12)
                 yield some[silent], np.array([self._read(text) for text in texts]), True
 
     def _likelihoods(self, lm: LanguageModel, prompts: Ragged, words: RatingWords) -> FloatArray:

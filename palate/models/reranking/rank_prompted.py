@@ -272,8 +272,13 @@ class RankPrompted:
             start += len(block)
             yield self._reranked(block, some)
 
+    def retrieved(self, requests: Requests) -> Rankings:
+        """What is asked about: the best of the first stage."""
+        blocks = (first_stage(block) for block in self.retriever.score_blocks(requests))
+        return rank(blocks, self.config.candidates, leave_out=requests.leave_out, candidates=requests.candidates)
+
     def _reranked(self, block: FloatArray, requests: Requests) -> FloatArray:
-        base = np.where(np.isnan(block), -1, 0.5 + 0.5 * block / (1 + np.abs(block))).astype(np.float32)
+        base = first_stage(block)
         best = rank([base.copy()], self.config.candidates, leave_out=requests.leave_out, candidates=requests.candidates)
         asked = self.questions(requests, best.item_rows)
         heard = self.hear(asked)
@@ -312,6 +317,11 @@ class RankPrompted:
         system.texts = unpacked(arrays.pop("texts"), arrays.pop("text_bytes"))
         system.solved, system.facts = SolvedExamples.of_arrays(arrays), stored.facts
         return system
+
+
+def first_stage(block: FloatArray) -> FloatArray:
+    """Scores between 0 and 1 in the order of ``block``'s; -1 for what it cannot score, behind all others."""
+    return np.where(np.isnan(block), -1, 0.5 + 0.5 * block / (1 + np.abs(block))).astype(np.float32)
 
 
 def tiny() -> RankPromptedConfig:

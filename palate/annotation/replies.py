@@ -1,0 +1,44 @@
+"""A chat model whose replies are kept in a ledger: the same question is paid for once, whoever asks it again.
+
+For questions whose answers are read where they are asked, and are no records of a table. What was answered before a
+failure or a kill is there at the next attempt; a call that may exceed the ledger's budget is not made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from palate.annotation.ledger import Entry, Ledger, now
+from palate.core.chat import ChatReply, ChatRequest, reply_from_json, reply_to_json
+from palate.core.errors import EndpointError
+from palate.core.protocols import ChatModel
+
+
+class KeptReplies:
+    """``model`` through ``ledger``. Threads share it. ``prompt`` names the wording, for whoever reads the ledger."""
+
+    def __init__(self, model: ChatModel, ledger: Ledger, prompt: str) -> None:
+        self.model, self.ledger, self.prompt = model, ledger, prompt
+
+    def reply(self, request: ChatRequest) -> ChatReply:
+        """The reply that is kept, else a new one. Raises ``BudgetError`` before a call that may cost too much."""
+        key = hashlib.blake2b(f"{self.model.version}\0{request.hash}".encode(), digest_size=16).hexdigest()
+        kept = self.ledger.kept([key]).get(key)
+        if kept is not None and kept.record is not None:
+            return reply_from_json(kept.record)
+        largest = self.model.largest(request)
+        call = self.ledger.book(key, largest)
+        try:
+            found = self.model.reply(request)
+        except EndpointError as failure:
+            self.ledger.settle(call, largest, largest if failure.lost is None else failure.lost, None)
+            raise
+        except BaseException:
+            self.ledger.settle(call, largest, largest, None)
+            raise
+        used = found.usage + found.lost
+        entry = Entry(
+            key, reply_to_json(found), "", self.model.version, self.prompt, now(), used, found.tries, "reply"
+        )  # fmt: skip
+        self.ledger.settle(call, largest, used, entry)
+        return found

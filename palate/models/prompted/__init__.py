@@ -1,1 +1,0 @@
-"""Language models that are asked to recommend and taught nothing."""

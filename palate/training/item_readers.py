@@ -1,0 +1,120 @@
+"""The shell of systems whose items are texts: read into vectors while they learn, held ready when they answer.
+
+Such a system has a side of its items (``parts.item_side``) and a ``version`` of what their vectors follow from. The
+vectors are saved with the weights that made them, grow with the catalogue, and may rest in a second lesson.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from palate.core.config import Config
+from palate.core.dataset import Dataset
+from palate.core.item_vectors import ItemVectors
+from palate.core.run import Run
+from palate.training.shell import FIRST_SHARE, GradientSystem, Lesson
+
+
+class Items(Protocol):
+    """Texts of a catalogue, and the vectors ``held`` of them."""
+
+    held: ItemVectors | None
+
+    def read(self, texts: Sequence[str]) -> None: ...
+
+    def settle(self, network: Any, version: str) -> None: ...
+
+    def freeze(self, network: Any) -> None: ...
+
+    def thaw(self) -> None: ...
+
+
+C = TypeVar("C", bound=Config)
+N = TypeVar("N", bound=nn.Module)
+
+
+class ReadsItems(GradientSystem[C, N]):
+    """Adds the items to the shell. Settings have ``cached_epochs``: how long a second lesson goes on over vectors as
+    the first one left them."""
+
+    items: Items
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """What item vectors follow from beside the texts. Vectors of another version are never read."""
+
+    @abstractmethod
+    def texts(self, catalogue: Dataset) -> list[str]:
+        """``[N]`` what is read of each item."""
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def resting(self) -> Iterator[nn.Parameter]:
+        """What a lesson over resting vectors leaves as it is."""
+
+    @abstractmethod
+    def cached_lesson(self, train: Dataset, run: Run) -> Lesson:
+        """What is learnt over resting vectors."""
+
+    def lessons(self, train: Dataset, run: Run) -> Iterator[Lesson]:
+        first = self.lesson(train, run)
+        if not self.config.cached_epochs:  # type: ignore[attr-defined]
+            yield first
+            return
+        yield replace(first, share=FIRST_SHARE)
+        resting = [parameter for parameter in self.resting() if parameter.requires_grad]
+        for parameter in resting:
+            parameter.requires_grad_(False)
+        try:
+            self.items.freeze(self.fitted())
+            yield self.cached_lesson(train, run)
+        finally:
+            self.items.thaw()
+            for parameter in resting:
+                parameter.requires_grad_(True)
+
+    def settle(self) -> None:
+        """Item vectors of the present weights."""
+        self.items.settle(self.fitted(), self.version)
+
+    # -- a catalogue that grows --------------------------------------------------------------------------------------
+
+    def add_items(self, catalogue: Dataset) -> None:
+        """Read what is new in ``catalogue``, or whose text has changed, so that the next answer may hold it or stand on
+        it."""
+        network, held = self.fitted(), self.items.held
+        self.items.read(self.texts(catalogue))
+        # The weights have rested since these vectors were made, so their version need not be digested again.
+        self.items.settle(network, self.version if held is None else held.version)
+
+    def retire_items(self, item_rows: npt.NDArray[np.integer], *, back: bool = False) -> None:
+        """Never answer these items, or answer them again. They may stand in histories as before."""
+        self.fitted()
+        assert self.items.held is not None
+        self.items.held = self.items.held.retired(item_rows, back=back)
+
+    # -- on disk -----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Settings, facts and own weights; those of the two models go with them, item vectors with their version."""
+        self.fitted()
+        assert self.items.held is not None
+        self.parts = self.parts | {"vectors": self.items.held}
+        super().save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        system = super().load(folder)
+        assert system.items.held is not None
+        system.items.held.require(system.version)
+        return system

@@ -1,0 +1,70 @@
+"""The presets that figures are made with, for a few steps each: MiniLM reads the items, as shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palate.backbones.hub_encoder import minilm_is_here
+from palate.core import store
+from palate.core.config import Part
+from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.systems import build
+from palate.training import loop
+from tests.models.coloured_logs import N, rainbow
+
+LEARNING = {
+    ("hllm", "minilm"): ({"item": "encoder", "user": "no"}, {1.0: 5e-4, 0.1: 5e-5}),
+    ("lite-llm4rec", None): ({"item": "encoder", "rec": "encoder"}, {1.0: 1e-3, 0.1: 1e-4}),
+    ("lite-llm4rec", "cold"): ({"item": "encoder", "rec": "no"}, {1.0: 1e-3, 0.1: 1e-4}),
+}
+"""What each of its models knew before, and the learning rates of its groups once it is warm."""
+
+
+@pytest.mark.skipif(not minilm_is_here(), reason="the package with MiniLM's weights is not installed")
+@pytest.mark.parametrize(("name", "preset"), list(LEARNING), ids=lambda value: str(value))
+def test_it_learns_answers_and_comes_back(
+    name: str, preset: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both models move, each at its rate; what is saved answers the same."""
+    loops: list[loop.Loop] = []
+    original = loop.Loop.run_epochs
+
+    def watched(self: loop.Loop) -> None:
+        begun = {name: tensor.detach().clone() for name, tensor in self.module.named_parameters()}
+        original(self)
+        moved = {part for part, tensor in self.module.named_parameters() if not tensor.equal(begun[part])}
+        assert {"tower", "user"} <= {part.partition(".")[0] for part in moved}
+        loops.append(self)
+
+    monkeypatch.setattr(loop.Loop, "run_epochs", watched)
+    data, asked = rainbow(20), Requests.of([[3, 9], [20], []])
+    system: Any = build(name, preset=preset).fit(data, Run(max_steps=2))
+    known, rates = LEARNING[name, preset]
+    assert system.facts["pretrained models"] == known
+    assert system.facts["training"]["steps"] == 2
+    (only,) = loops
+    pace = only.config.rate(2, only.config.epochs * len(only.batches)) / only.config.learning_rate
+    assert {share: group["lr"] for share, group in zip(only.shares, only.optimiser.param_groups, strict=True)} == {
+        share: pytest.approx(rate * pace) for share, rate in rates.items()
+    }
+    scores = np.concatenate(list(system.score_blocks(asked)))
+    assert scores.shape == (3, N)
+    assert np.isfinite(scores).all()
+    system.save(tmp_path / "saved")
+    np.testing.assert_array_equal(np.concatenate(list(store.load(tmp_path / "saved").score_blocks(asked))), scores)
+
+
+@pytest.mark.parametrize(("name", "other"), [("hllm", "user_model"), ("lite-llm4rec", "rec_model")])
+def test_what_is_drawn_from_nothing_learns_at_the_full_rate(name: str, other: str) -> None:
+    """A setting beside decides over both."""
+    scratch = Part(name="minilm", settings={"scratch": True})
+    llama = {other: Part(name="llama")}
+    assert "tower" in build(name, llama).training.rates  # type: ignore[attr-defined]
+    assert build(name, {"item_model": scratch} | llama).training.rates == {}  # type: ignore[attr-defined]
+    given = build(name, {"item_model": scratch, "training.rates": {"user": 0.5}} | llama)
+    assert given.training.rates == {"user": 0.5}  # type: ignore[attr-defined]

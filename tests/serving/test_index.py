@@ -1,0 +1,95 @@
+"""Doors that answer from an index of item vectors: nearly the same, measured, and it follows the catalogue."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from palate.ask import Asker
+from palate.core.errors import ConfigError, MisuseError
+from palate.questions import Question
+from palate.runs import FittedRun
+from palate.serving.logs import make_log
+from palate.serving.served import Limits
+from palate.serving.service import Service
+
+pytest.importorskip("usearch")
+
+
+@pytest.fixture
+def asker(runs: Path) -> Asker:
+    return Asker(FittedRun.open(runs / "text-cosine"))
+
+
+def test_an_index_answers_nearly_the_same_and_says_how_nearly(asker: Asker) -> None:
+    history = asker.item_ids[3:9]
+    questions = [asker.read(question) for question in (
+        Question(user="r0001"), Question(history=history), Question(history=[], words="a voyage at sea"),
+        Question(history=history, candidates=asker.item_ids[:20]), Question(history=[]),
+    )]  # fmt: skip
+    exact = asker.answers(questions, 10)
+    asker.use_index("usearch")
+    found = asker.answers(questions, 10)
+    assert asker.recall is not None
+    assert asker.recall.share == 1, "a graph of sixty items is walked whole"
+    assert asker.recall.queries == 120, "the users of the data ask"
+    for one, other in zip(exact, found, strict=True):
+        assert [item.item for item in other.recommended] == [item.item for item in one.recommended]
+    assert [answer.exact for answer in found][:4] == [False, False, False, True], "candidates are looked at one by one"
+    asker.use_index("exact")
+    assert asker.recall is None
+    assert asker.answers(questions, 10) == exact
+
+
+def test_an_index_follows_what_is_added_and_retired(asker: Asker) -> None:
+    asker.use_index("usearch")
+    title = asker.titles[5]
+    asker.add_items(asker.table_of([{"item": "new", "title": f"{title} again", "text": title}]))
+    (answer,) = asker.answers([asker.read(Question(history=[asker.item_ids[5]]))], 61)
+    assert "new" in [one.item for one in answer.recommended]
+    asker.retire_items(["new"])
+    (answer,) = asker.answers([asker.read(Question(history=[asker.item_ids[5]]))], 61)
+    assert "new" not in [one.item for one in answer.recommended]
+    assert not answer.exact
+
+
+def test_what_holds_no_vectors_and_what_is_no_setting_is_refused(runs: Path, asker: Asker) -> None:
+    with pytest.raises(MisuseError, match="is a item-knn, whose scores are no products of two vectors"):
+        Asker(FittedRun.open(runs / "item-knn")).use_index("usearch")
+    with pytest.raises(ConfigError, match="index usearch has no setting 'efort'; did you mean 'effort'"):
+        asker.use_index("usearch", efort=3)
+
+
+def test_the_command_line_and_the_server_tell_the_recall(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from palate.cli.main import main
+
+    with pytest.raises(SystemExit, match="0"):
+        main(
+            [
+                "recommend",
+                str(runs / "sasrec"),
+                "--user",
+                "r0001",
+                "--json",
+                "--index",
+                "usearch",
+                "--index-set",
+                "effort=64",
+            ]
+        )
+    said = capsys.readouterr()
+    assert "index usearch: recall@60 against exact 1.0000 on 120 queries" in said.err
+    assert json.loads(said.out)["exact"] is False
+    lines = StringIO()
+    folders = [runs / "text-cosine", runs / "item-knn"]
+    service = Service(folders, tmp_path / "told.sqlite", limits=Limits(index="usearch"), log=make_log(lines))
+    try:
+        built = [json.loads(line) for line in lines.getvalue().splitlines() if "index built" in line]
+        assert [(line["run"], line["said"][:20]) for line in built] == [("text-cosine", "index usearch: recal")]
+    finally:
+        service.close()
