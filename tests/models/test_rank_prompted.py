@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from palate.backbones.nano import Nano, NanoConfig
 from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted
 from palate.core.chat import ChatReply, ChatRequest, Message
 from palate.core.dataset import Dataset
@@ -23,7 +24,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.ranking_prompts import ANSWER
 from palate.models.collaborative.popularity import Popularity
-from palate.models.reranking.rank_prompted import RankPrompted, RankPromptedConfig
+from palate.models.reranking.rank_prompted import RankPrompted, RankPromptedConfig, first_stage
 from palate.parts.solved_examples import SolvedExamples
 from palate.systems import build
 
@@ -149,6 +150,41 @@ def test_examples_are_other_peoples_and_of_the_train_part_alone() -> None:
     assert len(text.split("\n\n")) == 4
 
 
+def test_a_first_stage_keeps_its_order_however_large_its_scores_are() -> None:
+    block = np.array([[20_000, 20_001, np.nan, 20_001, -3e30], [0, 0, 0, 1e-30, np.inf]], dtype=np.float32)
+    found = first_stage(block)
+    np.testing.assert_allclose(found, [[0.8, 1, -1, 1, 0.6], [0.6, 0.6, 0.6, 0.8, 1]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("settings", [{"answer": "probability"}, {"answer": "text"}])
+def test_what_is_worth_the_same_stays_as_the_first_stage_has_it(settings: dict[str, Any]) -> None:
+    model, _ = system("", **settings)
+    items, first = np.arange(50), np.random.default_rng(0).permutation(50)
+    value = -1.5 if settings["answer"] == "probability" else 0.5
+    scores = model._scores(np.full(50, value), first, items).astype(np.float32)
+    assert np.argsort(-scores).tolist() == first.tolist()
+    assert len(np.unique(scores)) == 50
+    lowest = model._scores(np.full(50, -1e9 if settings["answer"] == "probability" else 0.0), first, items)
+    assert (lowest.astype(np.float32) > 1).all()
+
+
+def test_the_first_stage_is_judged_and_shares_the_budget() -> None:
+    class Watched(Popularity):
+        def fit(self, train: Dataset, run: Run, judge: Any = None) -> Any:
+            self.seen = run.budget_seconds, judge
+            return super().fit(train, run, judge)
+
+    def judge(system: Any) -> float:
+        return 0.0
+
+    nano = Nano(NanoConfig(width=16, heads=2, layers=1, forward_width=32, vocabulary=400, steps=0))
+    for part, budget in (({"chat": Scripted(answers="")}, 8.0), ({"backbone": nano}, 4.0)):
+        model = RankPrompted(RankPromptedConfig(candidates=4), retriever=Watched(), **part)
+        model.fit(TRAIN, Run(budget_seconds=8.0), judge)
+        assert model.retriever.seen == (budget, judge)
+
+
 def test_steps_come_apart_from_the_answer() -> None:
     said = "Step 1: they like A.\nStep 2: but D is newer.\nRanking: D, A"
     model, chat = system(lambda request: said, thinking=True, orders=1)
@@ -191,6 +227,7 @@ def test_a_recorded_run_is_replayed_to_the_bit_and_the_meter_is_the_sum(tmp_path
         ({"thinking": True}, "it needs answer=text"),
         ({"candidates": 30}, "there are 26 letters"),
         ({"backbone": None}, "name a chat model"),
+        ({"chat": "scripted", "labels": "numbers", "candidates": 10}, "does not tell 1 from 10"),
         ({"retriever": "item-kn"}, "there is no retriever 'item-kn'; did you mean 'item-knn'"),
     ],
 )
