@@ -88,6 +88,7 @@ def index_told(fitted: FittedRun, index: UserTokenizer) -> dict[str, Any]:
     told: dict[str, Any] = {
         "users": len(numbers), "named": len(named), "codes in use": used,
         "different": len(np.unique(numbers[named], axis=0)), "read": facts.get("read"), "repair": facts.get("repair"),
+        "notes": facts.get("notes", []),
     }  # fmt: skip
     truth = planted(fitted.dataset)
     if truth is not None and len(named) > 1:
@@ -113,7 +114,7 @@ def index_lines(name: str, told: dict[str, Any]) -> list[str]:
             f"NMI {found['own']:.3f}, random index {found['random']:.3f}, "
             f"above it {above['value']:+.3f} [{above['low']:+.3f}, {above['high']:+.3f}]"
         )
-    return lines
+    return [*lines, *(f"note: {note}" for note in told["notes"])]
 
 
 def vectors_of(fitted: FittedRun, tokenizer: ItemTokenizer, encoder: str | None) -> np.ndarray | None:

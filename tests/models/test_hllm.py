@@ -28,7 +28,7 @@ from palate.parts.contrastive import info_nce
 from palate.parts.fusion import Late
 from palate.parts.item_tower import attend_within
 from palate.parts.packing import Packing
-from palate.parts.retrieval import Retriever
+from palate.parts.retrieval import Indexed
 from palate.systems import build
 from palate.training.loop import seeded
 from tests.backbones.checkpoints import causal
@@ -206,6 +206,7 @@ def test_what_learns_what_was_learnt_before_and_what_it_is_held_against_all_coun
         )
         for steps in (20, 0)
     )  # fmt: skip
+    print("MARGIN", taught, scratch)
     assert taught >= scratch
 
 
@@ -513,8 +514,8 @@ def test_two_towers_stand_behind_every_score(painter: HLLM, cold: Dataset) -> No
     products = painter.user_vectors(requests) @ painter.item_vectors().T
     scores = np.concatenate([block.copy() for block in painter.score_blocks(requests)])
     np.testing.assert_allclose(products, scores, atol=1e-5)
-    retriever = Retriever(painter)
-    own, found = painter.recommend(requests, 5), retriever.recommend(requests, 5)
+    indexed = Indexed(painter)
+    own, found = painter.recommend(requests, 5), indexed.recommend(requests, 5)
     np.testing.assert_allclose(own.scores, found.scores, atol=1e-5)
     assert (own.item_rows == found.item_rows).mean() > 0.95, "but for ties within rounding"
     assert np.isnan(painter.user_vectors(Requests.of([[]]))).all()
@@ -523,6 +524,6 @@ def test_two_towers_stand_behind_every_score(painter: HLLM, cold: Dataset) -> No
         painter.retire_items(np.array([3]))
         assert np.isnan(painter.item_vectors()[3]).all()
         with pytest.raises(StoreError, match="call refresh"):
-            retriever.recommend(requests, 5)
+            indexed.recommend(requests, 5)
     finally:
         painter.items.held = held

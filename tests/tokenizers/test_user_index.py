@@ -61,6 +61,12 @@ def test_codes_differ_and_readers_alike_share_the_first_two(train: Dataset, fitt
     assert shared(numbers, 2, pairs) > 3 * shared(shuffled, 2, pairs)
 
 
+def test_a_fit_says_what_its_codes_leave_unused() -> None:
+    few = coloured_readers(12)
+    assert any("the last level was not spread" in note for note in index(few, size=16, levels=2).facts["notes"])
+    assert index(few, size=8, levels=2, uniform_last=False, least_usage=0.0).facts["notes"] != []
+
+
 def test_identity_tells_apart_whom_reviews_do_not() -> None:
     """Sixty readers in fifteen groups of the very same reviews: without e_u each group is one point."""
     words = ("river", "stone", "cloud", "flame")

@@ -43,15 +43,8 @@ from palate.core.space import Choice, SearchSpace
 from palate.core.texts import packed, unpacked
 from palate.data.rating_prompts import FIXED, VERSION, Pieces, read_rating, texts_for
 from palate.data.ratings import rated_before, ratings_of
-from palate.parts.rating_prompts import (
-    PromptTokens,
-    RatingWords,
-    by_length,
-    last_states,
-    places_of,
-    rating_words,
-    written,
-)
+from palate.parts.prompting import by_length, last_states, places_of, written
+from palate.parts.rating_prompts import PromptTokens, RatingWords, rating_words
 from palate.training.loop import optimise, seeded
 
 TOLD = 20
@@ -269,7 +262,7 @@ class RatingPrompted:
             for some in by_length(prompts):
                 yield some, self._likelihoods(lm, prompts[some], words), False
             return
-        stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"])
+        stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"], inside=True)
         if room is not None and lm.kind == "causal":  # what is written stands behind the prompt
             room -= max(self.config.longest, int(stricter.lengths[0]) + 12)
         prompts = tokens.prompts(rows, None, room)

@@ -223,8 +223,9 @@ class RankPrompted:
                 rng = np.random.default_rng([self.facts["seed"], order, len(recent), *recent, *offered.tolist()])
                 shown = rng.permutation(offered)
                 texts = [self.texts[item] for item in shown.tolist()]
-                prompt = question(told, texts, self._ask, config.labels, examples)
-                made.append(Question(row, shown, tuple(texts), prompt))
+                made.append(Question(
+                    row, shown, tuple(texts), tuple(told), tuple(examples), self._ask, config.labels
+                ))  # fmt: skip
         return made
 
     @property
