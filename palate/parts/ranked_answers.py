@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import torch
 from palate.core.asking import each
 from palate.core.chat import NOTHING_USED, ChatReply, ChatRequest, Message, Usage
 from palate.core.errors import ConfigError
-from palate.core.protocols import ChatModel, LanguageModel
+from palate.core.protocols import LanguageModel
 from palate.core.ragged import IntArray, Ragged
 from palate.data.ranking_prompts import Answer, Ask, Labels, labels_of, question, read_answer, stricter
 from palate.parts.prompting import by_length, closing, framed, in_one_token, last_states, places_of, written
@@ -99,7 +100,14 @@ class Manner:
         return Heard(worth_of(found, len(asked.offered)), found, before is not None, used)
 
 
-def ask_chat(chat: ChatModel, questions: Sequence[Question], manner: Manner) -> list[Heard]:
+class Replies(Protocol):
+    """A chat model, or one whose replies are kept."""
+
+    def reply(self, request: ChatRequest) -> ChatReply:
+        """The answer."""
+
+
+def ask_chat(chat: Replies, questions: Sequence[Question], manner: Manner) -> list[Heard]:
     """What a chat model answers, several questions at once."""
 
     def ask(row: int) -> Heard:

@@ -17,7 +17,7 @@ from palate.backbones.nano import Nano, NanoConfig
 from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted
 from palate.core.chat import ChatReply, ChatRequest, Message
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError
+from palate.core.errors import BudgetError, ConfigError
 from palate.core.protocols import ReRanks
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
@@ -135,6 +135,19 @@ def test_examples_are_other_peoples_and_of_the_train_part_alone() -> None:
         assert pool.histories.row(row).tolist() == own[-4:-1]
         assert not set(pool.offered[row].tolist()) - {chosen} & set(own)
     assert np.bincount(pool.place, minlength=4).min() > 0
+    whole = SolvedExamples.drawn(TRAIN, n=50, length=3, n_candidates=10, seed=0)
+    assert ((whole.offered >= 0).sum(1) == 7).all(), "six of twelve were met, and the chosen one is one of them"
+    assert (whole.offered[:, 7:] == -1).all()
+    others = np.concatenate([
+        SolvedExamples.drawn(TRAIN, n=50, length=3, n_candidates=2, seed=seed).offered.ravel() for seed in range(200)
+    ])  # fmt: skip
+    drawn, wanted = np.bincount(others, minlength=N), np.zeros(N)
+    for user in range(TRAIN.n_users):
+        own = TRAIN.histories.row(user)
+        chances = TRAIN.item_counts * ~np.isin(np.arange(N), own)
+        wanted += 200 * chances / chances.sum()
+        wanted[own[-1]] += 200
+    assert (np.abs(drawn - wanted) < 5 * np.sqrt(wanted) + 5).all(), "as often as people meet them"
     for user in range(5):
         history = TRAIN.histories.row(user)
         near = pool.chosen(history, user, 3, nearest=True)
@@ -221,6 +234,25 @@ def test_a_recorded_run_is_replayed_to_the_bit_and_the_meter_is_the_sum(tmp_path
     assert first.record.usage.read == sum(asked) == second.record.usage.read
 
 
+def test_what_was_paid_for_is_asked_once_and_a_budget_holds(tmp_path: Path) -> None:
+    class Paid(Scripted):
+        pretrained = "LM"
+
+    def of(**settings: Any) -> RankPrompted:
+        chat = Paid(answers=by_number(lambda number: -number))
+        config = RankPromptedConfig(
+            **{"answer": "text", "candidates": 4, "parallel": 1, "ledger": str(tmp_path / "said.sqlite"), **settings}
+        )
+        return RankPrompted(config, retriever=Popularity(), chat=chat).fit(TRAIN, Run())
+
+    first, second = of(), of()
+    found = first.recommend(ASKED, N).item_rows
+    np.testing.assert_array_equal(second.recommend(ASKED, N).item_rows, found)
+    assert [len(one.chat.asked) for one in (first, second)] == [4, 0]
+    with pytest.raises(BudgetError, match="everything written is kept"):
+        of(budget_tokens=10, candidates=5).recommend(ASKED, N)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -228,6 +260,7 @@ def test_a_recorded_run_is_replayed_to_the_bit_and_the_meter_is_the_sum(tmp_path
         ({"candidates": 30}, "there are 26 letters"),
         ({"backbone": None}, "name a chat model"),
         ({"chat": "scripted", "labels": "numbers", "candidates": 10}, "does not tell 1 from 10"),
+        ({"ledger": None, "budget_tokens": 10}, "a budget is kept in the ledger"),
         ({"retriever": "item-kn"}, "there is no retriever 'item-kn'; did you mean 'item-knn'"),
     ],
 )

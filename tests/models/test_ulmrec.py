@@ -152,6 +152,20 @@ def test_the_loss_is_that_of_the_letters_and_in_its_share_of_the_words(train: Da
     assert min(np.diff(np.sort(found))) > 5e-5, "each of these targets is another loss"
 
 
+def test_letters_alone_teach_to_pick_the_target(train: Dataset) -> None:
+    """Of two candidates in an order that was not taught; by chance half of them would be right."""
+    made = system(candidates=2, batch_size=32, ratio=0.0, **{"training.epochs": 60, "training.judge_every": 60})
+    made.fit(train, Run())
+    asking = LetteredBatches(train, [], candidates=2, length=4, batch_size=128, ratio=0.0, prefixes=None, seed=77)
+    right = []
+    for batch in (*asking.epoch(0), *asking.epoch(1)):
+        index = made._read_indexes(made.user_index.spelled(made.user_index.numbers[batch.users]))
+        with torch.no_grad():
+            said = made._answered(made.script.asked(index, batch.histories, batch.candidates), batch.candidates.lengths)
+        right += (said.argmax(1) == batch.targets).tolist()
+    assert np.mean(right) > 0.5 + 4 * 0.5 / len(right) ** 0.5
+
+
 # -- prompts -----------------------------------------------------------------------------------------------------------
 
 

@@ -29,10 +29,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from palate.annotation.replies import KeepingConfig
 from palate.backbones.item_text import ItemText
 from palate.core import store
 from palate.core.chat import NOTHING_USED, Usage
-from palate.core.config import Config, Part, configure
+from palate.core.config import Part, configure
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import ChatModel, FloatArray, Judge, LanguageModel, ScoresAll
@@ -49,7 +50,7 @@ from palate.parts.solved_examples import SolvedExamples
 from palate.training.loop import optimise, seeded
 
 
-class RankPromptedConfig(Config):
+class RankPromptedConfig(KeepingConfig):
     answer: Literal["probability", "text"] = "probability"
     """What is read: how likely each label comes next, or a ranking that is written."""
     backbone: Part | None = Part(name="nano")
@@ -80,6 +81,7 @@ class RankPromptedConfig(Config):
     """The longest answer."""
     parallel: int = Field(4, ge=1)
     """Questions to a chat model at once."""
+    ledger: str | None = "ranking-answers.sqlite"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -253,7 +255,8 @@ class RankPrompted:
         if not questions:
             return []
         if self.chat is not None:
-            return ask_chat(self.chat, questions, manner)
+            with config.keeping(self.chat, self.facts["prompt"]) as chat:
+                return ask_chat(chat, questions, manner)
         assert self.backbone is not None
         return ask_model(self.backbone, questions, manner)
 
