@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from palate.backbones.tf_idf import TfIdf
+from palate.cli.names import index_lines
 from palate.core import store
 from palate.core.config import override
 from palate.core.dataset import Dataset
@@ -65,6 +66,8 @@ def test_a_fit_says_what_its_codes_leave_unused() -> None:
     few = coloured_readers(12)
     assert any("the last level was not spread" in note for note in index(few, size=16, levels=2).facts["notes"])
     assert index(few, size=8, levels=2, uniform_last=False, least_usage=0.0).facts["notes"] != []
+    told = {"users": 2, "named": 1, "different": 1, "codes in use": [1, 1], "read": None, "notes": ["level 1 is thin"]}
+    assert index_lines("run", told)[-1] == "note: level 1 is thin"
 
 
 def test_identity_tells_apart_whom_reviews_do_not() -> None:
