@@ -86,7 +86,8 @@ class LetteredBatches:
         histories = Ragged(train.item_rows, train.histories.starts[users], events).last(self.length)
         candidates, places = lettered(targets, users, self.unmet, self.candidates, rng)
         taught = [some for some in self.others if len(some)]
-        of_task = rng.multinomial(self.of_batch[1], np.full(len(taught), 1 / len(taught))) if taught else []
+        shares = np.full(len(taught), 1 / max(len(taught), 1))
+        of_task = rng.multinomial(self.of_batch[1], shares) if taught else np.zeros(0, dtype=np.int64)
         drawn = iter([rng.choice(some, size=n) for some, n in zip(taught, of_task, strict=True)])
         lessons = tuple(next(drawn) if len(some) else some for some in self.others)
         return LetteredBatch(histories, users, candidates, places, lessons)
