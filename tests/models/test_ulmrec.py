@@ -217,7 +217,7 @@ def test_letters_are_the_tokens_of_the_list_and_single(lm: TextModel[Any], train
     class Merging(Nano):
         """Reads a bracket and a letter as one."""
 
-        def read(self, texts: Any, max_tokens: int | None = None) -> Ragged:
+        def read(self, texts: Any, max_tokens: int | None = None, *, inside: bool = False) -> Ragged:
             return Ragged.of([[7] for _ in texts])
 
     with pytest.raises(ConfigError, match="does not read the letter A of '\\(A' as one token"):
