@@ -34,13 +34,14 @@ Stamp = tuple[str, int, int]
 class Limits:
     """at_once: questions of one batch. waiting: questions that may wait. seconds: how long one may take, all in all;
     ``slow_seconds`` for a new item, whose text must be read. index: how item vectors are searched, where a run holds
-    some."""
+    some; ``index_settings`` are those of ``palate.parts.retrieval.Retriever``."""
 
     at_once: int = 64
     waiting: int = 1024
     seconds: float = 10.0
     slow_seconds: float = 60.0
     index: Kind = "exact"
+    index_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Served:
         with suppress(PalateError):  # without its data a run still answers histories
             self.asker.dataset  # noqa: B018  # read now, not while somebody waits
         with suppress(MisuseError):  # what holds no item vectors is asked as ever
-            self.asker.use_index(limits.index)
+            self.asker.use_index(limits.index, **limits.index_settings)
         self.asker.answers([self.asker.read(Question(history=[]))], 1)
         self.desk: Desk[Any, Any] = Desk(
             self._work, at_once=limits.at_once, waiting=limits.waiting, seen=seen, name=f"desk of {name}"
@@ -155,16 +156,23 @@ class Served:
                     fresh.append(asker.table_of([content]))
                 except PalateError as problem:
                     self.skipped.append(f"{content['item']}: {problem}")
-        if fresh:  # all in one go: each time, whatever is held of the catalogue is made anew
-            self._take_over(pl.concat(fresh))
+        self._take_over(fresh)
         asker.retire_items([item for item in self._ledger.retired(self.data) if item in asker.row_of])
 
-    def _take_over(self, items: pl.DataFrame) -> None:
+    def _take_over(self, items: Sequence[pl.DataFrame]) -> None:
+        """All in one go, as whatever is held of the catalogue is made anew each time; where that is refused one by
+        one, so that an item that cannot be taken keeps no other one out."""
+        if not items:
+            return
         try:
-            self.asker.add_items(items)
-            self.n_added += items.height
+            self.asker.add_items(pl.concat(items))
+            self.n_added += len(items)
         except PalateError as problem:
-            self.skipped += [f"{item}: {problem}" for item in items["item"]]
+            if len(items) == 1:
+                self.skipped.append(f"{items[0]['item'][0]}: {problem}")
+                return
+            for one in items:
+                self._take_over([one])
 
     # -- at the desk -------------------------------------------------------------------------------------------------
 
