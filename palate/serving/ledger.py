@@ -69,6 +69,8 @@ class Ledger:
 
     def __init__(self, place: Path | str) -> None:
         self._store = _open(place)
+        self.away = not isinstance(self._store, SqliteStore)
+        """Whether reading may take as long as a network does."""
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -275,7 +275,7 @@ class Service:
         self._problems.pop(name, None)
         self.metrics.reloads.labels(name, "replaced").inc()
         self.log.info("run replaced", run=name)
-        old.desk.close()
+        old.close()
         return "replaced"
 
     def watch(self, seconds: float) -> None:
@@ -305,7 +305,7 @@ class Service:
         for room in (self._looks, self._long_looks, self._changes, self._probes):
             room.close()
         for served in self._runs.values():
-            served.desk.close(self.limits.seconds)
+            served.close(self.limits.seconds)
         self._writing.close(self.limits.seconds)
         self.ledger.close()
 
