@@ -27,7 +27,9 @@ def test_nothing_acknowledged_is_lost_or_doubled(
     outcome = chaos(runs / "text-cosine", store, rounds, seed=rounds, database=database)
     print(f"\n{kind}: {outcome}")
     assert (outcome.lost, outcome.doubled) == (0, 0)
-    assert outcome.acknowledged >= 40 * rounds
+    assert outcome.failures >= rounds // 2, "nobody was cut off: nothing was tried"
+    if rounds > 2:
+        assert outcome.held > 0, "no event was sent again that was there: nothing of keys was tried"
 
 
 def test_without_its_database_a_server_stays_up_and_says_so(runs: Path, database: Database) -> None:
