@@ -81,6 +81,15 @@ class Codes:
         live = np.concatenate([self.live, np.ones(len(tokens), dtype=bool)])
         return Codes(joined, (*self.vocabulary, *more_vocabulary), self.atomic, live)
 
+    def begins(self, other: Codes) -> bool:
+        """Whether the items named here have the same names in ``other``, which may name more."""
+        n, width = self.tokens.shape
+        old = other.tokens[:n]
+        return (
+            old.shape[0] == n and old.shape[1] >= width and np.array_equal(old[:, :width], self.tokens)
+            and bool((old[:, width:] < 0).all()) and other.vocabulary[: len(self.vocabulary)] == self.vocabulary
+        )  # fmt: skip
+
     def retired(self, item_rows: IntArray, *, back: bool = False) -> Codes:
         """The same names without these items, or with them ``back``."""
         rows = np.asarray(item_rows)

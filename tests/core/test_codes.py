@@ -63,6 +63,17 @@ def test_new_names_stand_behind_and_old_ones_stay() -> None:
         names.grown(np.array([[0, 2]], dtype=np.int32))
 
 
+def test_names_begin_others_where_each_stayed() -> None:
+    names = codes([[0, 2], [1, 3]])
+    wider = names.grown(np.array([[1, 2, 5]], dtype=np.int32), ("c0",))
+    assert names.begins(names)
+    assert names.begins(names.retired(np.array([0])))
+    assert names.begins(wider)
+    assert not wider.begins(names)
+    assert not names.begins(codes([[0, 2], [1, 4]]))
+    assert not names.begins(codes([[0, 2]]))
+
+
 def test_a_retired_item_keeps_its_name_and_is_not_found() -> None:
     names = codes([[0, 2], [1, -1]]).retired(np.array([0]))
     np.testing.assert_array_equal(names.decode(np.array([[0, 2], [1, -1]])), [-1, 1])

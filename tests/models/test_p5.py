@@ -174,7 +174,7 @@ def test_windows_are_taught_at_every_place_as_each_prefix_alone_would_be(log: Da
             batch.prompts, tokens=tokens[here], words=batch.prompts.words[here], lengths=batch.read[place : place + 1]
         )  # fmt: skip
         memory, packing = network.read(prompt)
-        told += float(network.t5.speaker(memory, packing).say(names[None, place : place + 1]))
+        told += float(network.t5.speaker(memory, packing).say(names[None, place : place + 1]).detach())
     assert lesson.loss(batch).item() == pytest.approx(-told / int((names >= 0).sum()), rel=1e-4)
 
 

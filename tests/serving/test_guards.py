@@ -150,13 +150,13 @@ def test_an_answer_that_takes_too_long_is_503_and_the_next_is_answered(runs: Pat
 
 def test_a_full_disk_is_507_and_reading_goes_on(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running([runs / "item-knn"], tmp_path / "s.sqlite") as (service, address), client(address) as asked:
-        (pages,) = service.ledger._writer.execute("PRAGMA page_count").fetchone()
-        service.ledger._writer.execute(f"PRAGMA max_page_count = {pages}")
+        (pages,) = service.ledger._store._writer.execute("PRAGMA page_count").fetchone()
+        service.ledger._store._writer.execute(f"PRAGMA max_page_count = {pages}")
         events = [{"key": f"{number}", "user": "u" * 100, "item": "b001"} for number in range(1000)]
         full = asked.post("/v1/events", json={"events": events})
         assert (full.status_code, full.json()["code"]) == (507, "full-disk")
         assert asked.post("/v1/recommend", json=ASK).status_code == 200
-        service.ledger._writer.execute("PRAGMA max_page_count = 100000")
+        service.ledger._store._writer.execute("PRAGMA max_page_count = 100000")
         assert asked.post("/v1/events", json={"events": events}).status_code == 200
 
 

@@ -25,7 +25,8 @@ FILE = description()
 OPERATIONS = sorted((path, method) for path, methods in FILE["paths"].items() for method in methods)
 EXAMPLES = [4, pytest.param(60, marks=pytest.mark.slow)]
 KNOWN: dict[str, list[Any]] = {
-    "run": ["text-cosine"], "user": ["r0001", "new"], "item": ["b001", "b002"], "history": ["b001", "b007"],
+    "run": ["text-cosine"], "space": ["text", "behaviour"], "user": ["r0001", "new"], "item": ["b001", "b002"],
+    "history": ["b001", "b007"],
     "candidates": ["b002", "b003", "b004"], "leave_out": ["b003"], "items": ["b005", "b006"], "fit": ["text-cosine"],
     "filter": ["year=1850..", "category=fantasy,mystery"], "attributes": [{}, {"year": 1900}],
     "filters": [{"column": "year", "least": 1850}, {"column": "category", "any_of": ["fantasy"]}],

@@ -180,6 +180,11 @@ class Reading:
     def __init__(self, text: TextTokenizer) -> None:
         self.text = text
         self.users = self.items = Phrases.of(Ragged.of([]))
+        self.named: Codes | None = None
+
+    def holds(self, text: TextTokenizer, codes: Codes) -> bool:
+        """Whether nothing that was read reads otherwise now: neither system nor tokenizer was fitted anew."""
+        return self.text is text and (self.named is None or self.named.begins(codes))
 
     def of(self, n_users: int, codes: Codes) -> tuple[Phrases, Phrases]:
         self.users = self.users.up_to(n_users, lambda new: _read(self.text, [f"{PERSON}{row}" for row in new]))
@@ -187,6 +192,7 @@ class Reading:
             codes.n_items,
             lambda new: _read(self.text, [ITEM + codes.spell(row) for row in new], one_word=codes.atomic),
         )
+        self.named = codes
         return self.users, self.items
 
 
@@ -289,7 +295,7 @@ class P5(GradientSystem[P5Config, Network]):
         """Made anew when names or network have changed."""
         network, codes = self.fitted(), self.tokenizer.codes
         state = (codes, network, network.device, len(network.met))
-        if self._reading is None or self._reading.text is not self.text:  # fitted anew
+        if self._reading is None or not self._reading.holds(self.text, codes):
             self._reading = Reading(self.text)
         if self._speech is None or self._speech[0] != state:
             self._speech = state, spoken(self._reading, codes, self.config, network)
