@@ -47,6 +47,9 @@ class Marked(psycopg.Cursor[Row]):
         return super().execute(query.replace("?", "%s"), params, **options)
 
 
+AWAY = "the database of events does not answer; ask again soon"
+
+
 class LostError(Exception):
     """A connection that was open is not any more."""
 
@@ -98,7 +101,7 @@ class PostgresStore:
                 self._readers.drop()  # the database went away since they were used; perhaps it is back
                 return self._read(statement, values)
         except LostError as lost:
-            raise _said(lost.failure) from lost.failure
+            raise StoreError(AWAY) from lost.failure
         except psycopg.Error as failure:
             raise _said(failure) from failure
 
@@ -173,5 +176,5 @@ def _said(failure: psycopg.Error) -> StoreError:
     if isinstance(failure, errors.DiskFull):
         return FullDiskError("the disk of the database is full; nothing of this was written, reading goes on")
     if failure.sqlstate is None:
-        return StoreError("the database of events does not answer; ask again soon")
+        return StoreError(AWAY)
     return StoreError(f"the database of events refused this: {failure.diag.message_primary}")
