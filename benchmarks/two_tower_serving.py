@@ -23,7 +23,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.search import exact_top_k
 from palate.models.hierarchical.hllm import HLLM
-from palate.parts.retrieval import Retriever
+from palate.parts.retrieval import Indexed
 from palate.systems import build
 from palate.training.loop import seeded
 
@@ -42,17 +42,17 @@ def run(quick: bool = False) -> list[Result]:
 
 def one_user(n: int, width: int, *, repeats: int) -> Result:
     system, requests = serving(n, width)
-    retriever = Retriever(system)
+    indexed = Indexed(system)
     ask = requests[:1]
     bare = bare_answer(system, ask)
     rows, best = bare()
-    found = retriever.recommend(ask, K)
+    found = indexed.recommend(ask, K)
     seen = set(ask.histories.row(0).tolist())
     kept = [(row, score) for row, score in zip(rows.tolist(), best.tolist(), strict=True) if row not in seen][:K]
     must(np.allclose(found.scores[0], [score for _, score in kept], atol=ROUNDING), "the scores differ")
-    words = f"forward + product + topk; single answers {latencies(retriever, requests)}"
+    words = f"forward + product + topk; single answers {latencies(indexed, requests)}"
     name = f"two-tower-serving, {n:,} items of {width}"
-    return compare(name, lambda: retriever.recommend(ask, K), {words: bare}, repeats=repeats)
+    return compare(name, lambda: indexed.recommend(ask, K), {words: bare}, repeats=repeats)
 
 
 def serving(n: int, width: int) -> tuple[HLLM, Requests]:
@@ -90,19 +90,19 @@ def bare_answer(system: HLLM, ask: Requests) -> Callable[[], tuple[torch.Tensor,
     return answer
 
 
-def latencies(retriever: Retriever, requests: Requests) -> str:
+def latencies(indexed: Indexed, requests: Requests) -> str:
     """p50 and p95 of single answers, and what the parts of them take at the median."""
     whole, reading, scanning = [], [], []
     for row in range(len(requests)):
         ask = requests[row : row + 1]
         begun = time.perf_counter()
-        retriever.recommend(ask, K)
+        indexed.recommend(ask, K)
         whole.append(time.perf_counter() - begun)
         begun = time.perf_counter()
-        users = retriever.system.user_vectors(ask)
+        users = indexed.system.user_vectors(ask)
         reading.append(time.perf_counter() - begun)
         begun = time.perf_counter()
-        exact_top_k(users, retriever.index.vectors, K)  # type: ignore[attr-defined]
+        exact_top_k(users, indexed.index.vectors, K)  # type: ignore[attr-defined]
         scanning.append(time.perf_counter() - begun)
     middle, late = (1e3 * float(np.quantile(whole, share)) for share in (0.5, 0.95))
     parts = [1e3 * float(np.median(some)) for some in (reading, scanning)]
@@ -114,9 +114,9 @@ def index(n: int, width: int) -> Result:
     """Many users by a graph of neighbours against exact search."""
     system, requests = serving(n, width)
     users, items = system.user_vectors(requests), system.item_vectors()
-    retriever = Retriever(system, "usearch", queries=requests, at_least=0.5)
-    said = f"exact search; usearch has {retriever.recall}"
+    indexed = Indexed(system, "usearch", queries=requests, at_least=0.5)
+    said = f"exact search; usearch has {indexed.recall}"
     return compare(
-        f"two-tower-serving, {USERS} users by usearch, {n:,} items", lambda: retriever.index.search(users, K),
+        f"two-tower-serving, {USERS} users by usearch, {n:,} items", lambda: indexed.index.search(users, K),
         {said: lambda: exact_top_k(users, items, K)},
     )  # fmt: skip

@@ -35,7 +35,7 @@ from palate.core.requests import Requests
 from palate.core.run import Progress, Silent
 from palate.data.positives import EVERY_EVENT, positive_filter
 from palate.filters import Passing
-from palate.parts.retrieval import Kind, Recall, Retriever
+from palate.parts.retrieval import Indexed, Kind, Recall
 from palate.questions import Answer, Asked, Because, Later, Met, Question, Recommended, pieces, together
 from palate.runs import FittedRun
 
@@ -80,7 +80,7 @@ class Asker:
         self._passing = Passing()
         self._retired = np.zeros(0, dtype=np.int64)
         self._know(run.items)
-        self._retriever: Retriever | None = None
+        self._indexed: Indexed | None = None
 
     def use_index(self, kind: Kind, **settings: Any) -> None:
         """Answer from an index of item vectors from now on; its ``recall`` against exact search is measured here, with
@@ -90,9 +90,9 @@ class Asker:
         finds too little.
         """
         if kind == "exact":
-            self._retriever = None
+            self._indexed = None
         elif isinstance(self.system, TwoTower):
-            self._retriever = Retriever(self.system, kind, queries=self._some_users(), **settings)
+            self._indexed = Indexed(self.system, kind, queries=self._some_users(), **settings)
         else:
             what = f"{self.name} is a {self.run.plan.system}, whose scores are no products of two vectors"
             raise MisuseError(f"{what}: ask it without an index")
@@ -109,10 +109,10 @@ class Asker:
     @property
     def recall(self) -> Recall | None:
         """How much of what exact search finds is answered; None where nothing is missed."""
-        return None if self._retriever is None else self._retriever.recall
+        return None if self._indexed is None else self._indexed.recall
 
     def _recommend(self, requests: Requests, k: int) -> Rankings:
-        return (self._retriever or self.system).recommend(requests, k)
+        return (self._indexed or self.system).recommend(requests, k)
 
     def _know(self, items: pl.DataFrame, grown: Dataset | None = None) -> None:
         """Further items, whose rows follow the last; ``grown`` is the data with them.
@@ -342,12 +342,12 @@ class Asker:
 
     def _follow(self) -> None:
         """Build the index anew after the system's vectors have changed; one that would find too little is given up."""
-        if self._retriever is None:
+        if self._indexed is None:
             return
         try:
-            self._retriever.refresh()
+            self._indexed.refresh()
         except ConfigError:
-            self._retriever = None
+            self._indexed = None
 
     def retire_items(self, items: Sequence[str], *, back: bool = False) -> None:
         """Never answer these items from now on, or answer them again. Histories may hold them as before."""

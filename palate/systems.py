@@ -214,10 +214,10 @@ TABLE: tuple[System, ...] = (
         packages=("transformers", "tokenizers"),
     ),
     System(
-        "rank-prompted", "palate.models.reranking.rank_prompted:RankPrompted", "Prompted ranking", "prompted",
+        "rank-prompted", "palate.models.reranking.rank_prompted:RankPrompted", "Prompted ranking", "reranking",
         "Hou et al. 2024, arXiv 2305.08845",
         ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
-         "re-ranks", "prompts", "new items"),
+         "re-ranks", "prompts"),
         ("item text",), ("retriever",), ("backbone", "chat"),
         presets=("tiny", "few_shot", "chain_of_thought"), packages=("transformers", "tokenizers"),
     ),
@@ -300,6 +300,11 @@ GRAPHS = {
     "autocf": "palate.models.graph.autocf:AutoCF",
 }
 
+RETRIEVERS = (
+    "popularity", "item-knn", "ease", "als", "text-cosine", "gru4rec", "bert4rec", "sasrec", "hstu",
+)  # fmt: skip
+"""Systems that others may take as their first stage: quick to fit, and they score the whole catalogue."""
+
 COMPONENTS: dict[str, dict[str, str]] = {
     "tokenizer": TOKENIZERS,
     "first": TOKENIZERS,
@@ -320,17 +325,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "user_index": {"reviews": "palate.tokenizers.user_index:UserIndex"},
     "graph": GRAPHS,
     "base": {**GRAPHS, "bpr": "palate.models.collaborative.bpr:BPR"},
-    "retriever": {
-        "popularity": "palate.models.collaborative.popularity:Popularity",
-        "item-knn": "palate.models.collaborative.item_knn:ItemKNN",
-        "ease": "palate.models.collaborative.ease:EASE",
-        "als": "palate.models.collaborative.als:ALS",
-        "text-cosine": "palate.models.content.text_cosine:TextCosine",
-        "gru4rec": "palate.models.sequential.gru4rec:GRU4Rec",
-        "bert4rec": "palate.models.sequential.bert4rec:BERT4Rec",
-        "sasrec": "palate.models.sequential.sasrec:SASRec",
-        "hstu": "palate.models.sequential.hstu:HSTU",
-    },
+    "retriever": {name: system(name).path for name in RETRIEVERS},
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
         "chat": "palate.annotation.chat:ChatAnnotator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from palate.data.ratings import rating_cases
 from palate.data.split import leave_one_out
 from palate.data.world import world
 from palate.recipes import Recipe, read_recipe
-from palate.systems import TABLE, build, system
+from palate.systems import COMPONENTS, TABLE, build, system
 from palate.taxonomy import PARADIGM, REPRESENTATION, tagged
 from palate.training import shell
 from palate.training.checkpoint import digest
@@ -91,6 +92,15 @@ def test_every_paradigm_has_a_recipe_over_the_same_data_and_split() -> None:
         kinds = {tag.partition("/")[0] for name, one in OURS.items() if name.startswith(protocol) for tag in one.tags}
         assert {"pre-training", "fine-tuning", "prompt-tuning", "prompting"} <= kinds
     assert {one.system for one in tagged(list(RECIPES.values()), ["instruction-tuning/lora"])} == {"lc-rec"}
+
+
+def test_the_page_lists_every_first_stage_and_every_system_that_tunes_a_prompt() -> None:
+    page = (FOLDER.parent / "docs" / "paradigms.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith("| `retriever` |"))
+    assert set(re.findall("`([a-z0-9-]+)`", row)) - {"retriever"} == set(COMPONENTS["retriever"])
+    listed = page.split("All systems with a tunable language model take it:")[1].split(".")[0]
+    tuned = {one.name for one in tagged(TABLE, ["prompt-tuning"])}
+    assert set(re.findall("`([a-z0-9-]+)`", listed)) == tuned
 
 
 def small(recipe: Recipe) -> Any:
@@ -210,9 +220,23 @@ PROMPTED = {**NANO, "name": "nano", "tune": "prompt", "prompt_vectors": 3}
 @pytest.mark.parametrize(
     ("name", "settings", "learns"),
     [
-        ("lite-llm4rec", {"item_model": PROMPTED, "rec_model": PROMPTED}, {"item_model.prompt", "rec_model.prompt"}),
-        ("hllm", {"item_model": PROMPTED}, {"item_model.prompt", "user_model"}),
-        ("mender-tok", {"reader": PROMPTED, "tokenizer": NAMES, "encoder": "tf-idf"}, {"reader.prompt"}),
+        (
+            "lite-llm4rec",
+            {"item_model": PROMPTED, "rec_model": PROMPTED},
+            {"item_model.prompt", "rec_model.prompt", "network"},
+        ),
+        ("hllm", {"item_model": PROMPTED}, {"item_model.prompt", "user_model", "network"}),
+        ("mender-tok", {"reader": PROMPTED, "tokenizer": NAMES, "encoder": "tf-idf"}, {"reader.prompt", "network"}),
+        (
+            "ulmrec",
+            {
+                "backbone": {**PROMPTED, "vocabulary": 800},
+                "retriever": "popularity",
+                "max_tokens": 1024,
+                "user_index": {"name": "reviews", "preset": "tiny", "training": {"epochs": 1}},
+            },
+            {"backbone.prompt"},
+        ),
     ],
 )
 def test_every_system_that_tunes_a_language_model_can_learn_a_prompt(
@@ -223,5 +247,5 @@ def test_every_system_that_tunes_a_language_model_can_learn_a_prompt(
     watch = Watch(made, monkeypatch)
     made.fit(split.train, Run(max_steps=2))
     before, after = watch.states[:2]
-    assert {part for part in before if before[part] != after[part]} == learns | {"network"}
+    assert {part for part in before if before[part] != after[part]} == learns
     assert (made.recommend(split.test.requests[:3], 4).item_rows >= 0).all()

@@ -7,11 +7,44 @@ failure or a kill is there at the next attempt; a call that may exceed the ledge
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
 
-from palate.annotation.ledger import Entry, Ledger, now
+from pydantic import Field, model_validator
+
+from palate.annotation.ledger import Budget, Entry, Ledger, now
 from palate.core.chat import ChatReply, ChatRequest, reply_from_json, reply_to_json
+from palate.core.config import Config
 from palate.core.errors import EndpointError
 from palate.core.protocols import ChatModel
+
+
+class KeepingConfig(Config):
+    """Settings of a system that asks a chat model: where answers are kept and what they may cost."""
+
+    ledger: str | None = "answers.sqlite"
+    """The file in which a chat model's answers are kept, so that none is paid for twice; None keeps none."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """What all calls of the ledger together may use."""
+    budget_money: float | None = Field(None, gt=0)
+    """In the money of the chat model's prices."""
+
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if self.ledger is None and (self.budget_tokens is not None or self.budget_money is not None):
+            raise ValueError("a budget is kept in the ledger: name one, or drop the budget")
+        return self
+
+    @contextmanager
+    def keeping(self, chat: ChatModel, prompt: str) -> Iterator[ChatModel | KeptReplies]:
+        """``chat`` through its ledger. A scripted one costs nothing and may answer otherwise the next time."""
+        if self.ledger is None or chat.pretrained == "no":
+            yield chat
+            return
+        with Ledger(Path(self.ledger).expanduser(), Budget(self.budget_tokens, self.budget_money)) as ledger:
+            yield KeptReplies(chat, ledger, prompt)
 
 
 class KeptReplies:

@@ -14,6 +14,7 @@ import numpy as np
 
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray, Ragged
+from palate.data.pairs import Unmet
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class LetteredBatches:
     ) -> None:
         self.train, self.candidates, self.length, self.prefixes, self.seed = train, candidates, length, prefixes, seed
         self.events = np.flatnonzero(np.arange(train.n_interactions) > train.histories.starts[train.user_rows])
-        self.others = list(others)
+        self.others, self.unmet = list(others), Unmet(train)
         lessons = round(ratio * batch_size) if any(len(users) for users in others) else 0
         self.of_batch = batch_size - lessons, lessons
 
@@ -83,26 +84,21 @@ class LetteredBatches:
         train, targets = self.train, self.train.item_rows[events].astype(np.int64)
         users = train.user_rows[events].astype(np.int64)
         histories = Ragged(train.item_rows, train.histories.starts[users], events).last(self.length)
-        candidates, places = lettered(targets, train.histories[users], train.n_items, self.candidates, rng)
+        candidates, places = lettered(targets, users, self.unmet, self.candidates, rng)
         taught = [some for some in self.others if len(some)]
-        of_task = rng.multinomial(self.of_batch[1], np.full(len(taught), 1 / max(len(taught), 1)))
+        shares = np.full(len(taught), 1 / max(len(taught), 1))
+        of_task = rng.multinomial(self.of_batch[1], shares) if taught else np.zeros(0, dtype=np.int64)
         drawn = iter([rng.choice(some, size=n) for some, n in zip(taught, of_task, strict=True)])
         lessons = tuple(next(drawn) if len(some) else some for some in self.others)
         return LetteredBatch(histories, users, candidates, places, lessons)
 
 
-def lettered(targets: IntArray, met: Ragged, n_items: int, n: int, rng: np.random.Generator) -> tuple[Ragged, IntArray]:
-    """Each target among ``n`` candidates or as many as there are, the others drawn evenly from what was not ``met``,
-    in a drawn order; and the place of the target ``[b]``."""
-    b, each = len(targets), np.arange(len(targets))
-    lot = rng.random((b, n_items))
-    known = met.distinct(n_items)
-    lot[known.row_numbers(), known.flat()] = np.inf
-    lot[each, targets] = -1.0
-    n = min(n, n_items)
-    chosen = np.argpartition(lot, n - 1, axis=1)[:, :n]
-    there = np.isfinite(np.take_along_axis(lot, chosen, 1))
-    order = np.argsort(np.where(there, rng.random(chosen.shape), np.inf), axis=1)
-    chosen, there = np.take_along_axis(chosen, order, 1), np.take_along_axis(there, order, 1)
-    places = (chosen == targets[:, None]).argmax(1)
-    return Ragged.from_lengths(chosen[there], there.sum(1)), places
+def lettered(
+    targets: IntArray, users: IntArray, unmet: Unmet, n: int, rng: np.random.Generator
+) -> tuple[Ragged, IntArray]:
+    """Each target, which its user met, among ``n`` candidates or as many as there are, the others drawn evenly from
+    what the user never met, in a drawn order; and the place of the target ``[b]``."""
+    chosen = np.concatenate([targets[:, None], unmet.distinct(users, n - 1, rng)], axis=1)
+    order = np.argsort(np.where(chosen >= 0, rng.random(chosen.shape), np.inf), axis=1)
+    chosen = np.take_along_axis(chosen, order, axis=1)
+    return Ragged.from_lengths(chosen[chosen >= 0], (chosen >= 0).sum(1)), (order == 0).argmax(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from palate.core.dataset import Dataset
+from palate.core.ragged import IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,27 @@ class Unmet:
         No user may have met the whole catalogue (``PairBatches`` passes over those).
         """
         room = self.room[users, None]
-        nth = (torch.rand((len(users), n), dtype=torch.float64, device=users.device) * room).long()
+        return self._nth(users, (torch.rand((len(users), n), dtype=torch.float64, device=users.device) * room).long())
+
+    def distinct(self, users: IntArray, n: int, rng: np.random.Generator) -> IntArray:
+        """``[b, n]`` item rows, no two of a row alike and every choice of them as likely; -1 behind the last of a user
+        who has fewer. Their order is not drawn.
+
+        Floyd's way (Bentley and Floyd 1987): the j-th is drawn from the first ``room - n + j``, and where it is there
+        already, the last of these stands in. ``n`` steps, whatever the catalogue.
+        """
+        asked = torch.from_numpy(users).to(self.room.device)
+        room = self.room[asked].cpu().numpy()
+        counts = np.minimum(n, room)
+        nth = np.full((len(users), n), -1, dtype=np.int64)
+        for place in range(n):
+            last = np.maximum(room - counts + place, 0)
+            some = np.minimum((rng.random(len(users)) * (last + 1)).astype(np.int64), last)
+            nth[:, place] = np.where((nth[:, :place] == some[:, None]).any(1), last, some)
+        there = np.arange(n) < counts[:, None]
+        found = self._nth(asked, torch.from_numpy(np.where(there, nth, 0)).to(asked.device)).cpu().numpy()
+        return np.where(there, found, -1)
+
+    def _nth(self, users: Tensor, nth: Tensor) -> Tensor:
         below = torch.searchsorted(self.keys, users[:, None] * self.n_items + nth, right=True)
         return nth + below - self.starts[users, None]

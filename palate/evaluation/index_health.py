@@ -23,7 +23,7 @@ DEPTHS = 2
 class IndexHealth:
     """``named`` of ``users`` have a name, ``different`` ones there are; ``codes_in_use`` by level. ``read`` and
     ``repair`` are what the fit says of itself. ``planted_tastes`` by depth, from one code on; empty where no tastes are
-    known."""
+    known. ``notes`` warn of a thin or unspread level."""
 
     users: int
     named: int
@@ -32,6 +32,7 @@ class IndexHealth:
     read: Any
     repair: Any
     planted_tastes: tuple[Agreement, ...]
+    notes: tuple[str, ...] = ()
 
     def table(self) -> str:
         """The report a person reads, after the name of the run."""
@@ -47,7 +48,7 @@ class IndexHealth:
                 f"({found.groups} groups): NMI {found.own:.3f}, random index {found.random:.3f}, "
                 f"above it {above.value:+.3f} [{above.low:+.3f}, {above.high:+.3f}]"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def index_health(
@@ -63,5 +64,5 @@ def index_health(
             found.append(agreement(groups, tastes[named]))
     return IndexHealth(
         len(numbers), len(named), len(np.unique(names, axis=0)), tuple(len(np.unique(level)) for level in names.T),
-        facts.get("read"), facts.get("repair"), tuple(found),
+        facts.get("read"), facts.get("repair"), tuple(found), tuple(facts.get("notes", ())),
     )  # fmt: skip

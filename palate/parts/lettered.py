@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from string import ascii_uppercase
 
 import numpy as np
 import torch
@@ -19,10 +18,9 @@ from torch import Tensor
 from palate.core.errors import ConfigError
 from palate.core.protocols import LanguageModel
 from palate.core.ragged import IntArray, Ragged
-from palate.parts.item_tower import Reads, attend_within
-from palate.parts.t5 import packed
+from palate.data.ranking_prompts import LETTERS
+from palate.parts.prompting import places_of
 
-LETTERS = ascii_uppercase
 UNKNOWN = " unknown"
 """The index of somebody of whom nothing is known."""
 
@@ -45,8 +43,8 @@ def written(length: int, titles: Sequence[str]) -> list[str]:
 def letters_of(lm: LanguageModel, n: int) -> IntArray:
     """``[n]`` the token of each letter as it stands after an opening bracket. Raises ``ConfigError`` where a letter is
     more than one token there: then its logit would be another's."""
-    bracket = lm.read(["("]).row(0)
-    read = lm.read([f"({letter}" for letter in LETTERS[:n]])
+    bracket = lm.read(["("], inside=True).row(0)
+    read = lm.read([f"({letter}" for letter in LETTERS[:n]], inside=True)
     for letter, tokens in zip(LETTERS, read, strict=False):
         if len(tokens) != len(bracket) + 1 or not np.array_equal(tokens[:-1], bracket):
             raise ConfigError(f"this language model does not read the letter {letter} of '({letter}' as one token")
@@ -70,16 +68,22 @@ class Script:
         index_tokens: int, max_tokens: int,
     ) -> Script:  # fmt: skip
         """Raises ``ConfigError`` where ``max_tokens`` might not hold the candidates, an index of ``index_tokens`` and
-        one item of a history."""
+        one item of a history, or are more than the language model was made for."""
+        places = places_of(lm)
+        if places is not None and max_tokens > places:
+            raise ConfigError(
+                f"max_tokens={max_tokens} is more than the {places} that this language model can read: lower it"
+            )
         end, pad = lm.tokenizer.end, lm.tokenizer.pad
-        opening = {ASK, PREFER, NAME, RECALL}
-        fixed = [np.concatenate([lm.opening, row]) if text in opening else row
-                 for text, row in zip(FIXED, lm.read(FIXED), strict=True)]  # fmt: skip
+        opening, inside = (ASK, PREFER, NAME, RECALL), lm.read(FIXED, inside=True)
+        opened = dict(zip(opening, lm.read(opening), strict=True))
+        fixed = [np.concatenate([lm.opening, opened[text]]) if text in opened else row
+                 for text, row in zip(FIXED, inside, strict=True)]  # fmt: skip
         letters = letters_of(lm, candidates)
-        before, after = lm.read([" (", ")"])
+        before, after = lm.read([" (", ")"], inside=True)
         marks = [np.concatenate([before, [letter], after]) for letter in letters]  # the token that will answer
-        numbers = lm.read([f" ({number})" for number in range(1, length + 1)])
-        named = lm.read([f" {title}" for title in titles], title_tokens)
+        numbers = lm.read([f" ({number})" for number in range(1, length + 1)], inside=True)
+        named = lm.read([f" {title}" for title in titles], title_tokens, inside=True)
         phrases = Ragged.of([*fixed, [pad if end is None else end], *numbers, *marks, *named])
         script = cls(phrases, letters, length, max_tokens)
         most = script.most(candidates, title_tokens) + index_tokens
@@ -174,19 +178,6 @@ def _paired(first: IntArray, second: IntArray, lengths: IntArray) -> Ragged:
     """Rows of ``lengths`` pairs, both halves of each one after another."""
     both = np.stack([first, second.astype(np.int64)], 1).ravel() if len(first) else np.zeros(0, dtype=np.int64)
     return Ragged.from_lengths(both, 2 * lengths)
-
-
-def read_packed(lm: Reads, prompts: Ragged, device: torch.device | str) -> tuple[Tensor, IntArray]:
-    """The states ``[P, D]`` after every token of ``prompts``, packed without padding, and where in them the first
-    token of each prompt lies ``[b]``."""
-    order = np.argsort(-prompts.lengths, kind="stable")
-    rows = prompts[order]
-    packing = packed(torch.from_numpy(rows.lengths.astype(np.int64)), device)
-    ids = torch.from_numpy(rows.flat().astype(np.int64)).to(device)
-    states = lm.packed_states(lm.embed(ids), packing, attend_within(packing))
-    first = np.empty(len(order), dtype=np.int64)
-    first[order] = rows.offsets()[:-1]
-    return states, first
 
 
 def of_letters(logits: Tensor, counts: IntArray) -> Tensor:

@@ -6,7 +6,6 @@ Shapes: N items, T tokens of the longest name, B requests, K the beam width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from palate.core.codes import Codes
-from palate.core.dataset import Dataset
-from palate.core.errors import DataError
-from palate.core.protocols import ItemTokenizer
 from palate.core.ragged import Ragged
 from palate.core.rankings import Rankings
 from palate.core.requests import Requests
@@ -112,21 +108,6 @@ def needs_end(codes: Codes) -> bool:
     length, and where they are plain text, since a catalogue that grows has longer numbers and titles. Of names in new
     words none that is added begins like another: their last word stands nowhere else in a name."""
     return not codes.atomic or len(np.unique(codes.lengths)) > 1
-
-
-def add_names(tokenizer: ItemTokenizer, catalogue: Dataset, *, ended: bool) -> None:
-    """Name what is new in ``catalogue``. Raises ``DataError``, and changes nothing, where names that are not ``ended``
-    would begin like others."""
-    if not ended and not tokenizer.codes.atomic:
-        codes = deepcopy(tokenizer).add(catalogue).codes
-        try:
-            Trie.of(codes.tokens, len(codes.vocabulary))
-        except DataError:
-            raise DataError(
-                f"the new items of '{catalogue.name}' cannot be answered: a name would be the beginning of another's, "
-                "and this system was fitted when names had no end; fit it again"
-            ) from None
-    tokenizer.add(catalogue)
 
 
 def read_before(names: Tensor, items: Tensor, lengths: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,10 @@ import torch
 from palate.core.asking import each
 from palate.core.chat import NOTHING_USED, ChatReply, ChatRequest, Message, Usage
 from palate.core.errors import ConfigError
-from palate.core.protocols import ChatModel, LanguageModel
+from palate.core.protocols import LanguageModel
 from palate.core.ragged import IntArray, Ragged
-from palate.data.ranking_prompts import Answer, Labels, labels_of, read_answer, stricter
-from palate.parts.rating_prompts import by_length, closing, framed, in_one_token, last_states, written
+from palate.data.ranking_prompts import Answer, Ask, Labels, labels_of, question, read_answer, stricter
+from palate.parts.prompting import by_length, closing, framed, in_one_token, last_states, places_of, written
 
 Floats = npt.NDArray[np.float64]
 TOLD = 20
@@ -29,13 +30,35 @@ TOLD = 20
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One prompt: which request it is about, the item rows ``[C]`` and their texts in the order in which they are
-    shown."""
+    """One prompt.
+
+    request   which one it is about
+    shown     ``[C]`` item rows and their texts ``offered`` in the order in which they are shown
+    told      what the items of the history read, oldest first
+    examples  solved ones, the nearest last
+    """
 
     request: int
     shown: IntArray
     offered: tuple[str, ...]
-    prompt: str
+    told: tuple[str, ...]
+    examples: tuple[str, ...]
+    ask: Ask
+    labels: Labels
+
+    @property
+    def prompt(self) -> str:
+        return question(self.told, self.offered, self.ask, self.labels, self.examples)
+
+    @property
+    def spare(self) -> int:
+        """How many lines and examples it can do without: all but the newest line of the history."""
+        return max(len(self.told) - 1, 0) + len(self.examples)
+
+    def without(self, n: int) -> Question:
+        """Less ``n`` of these: the oldest lines first, then the examples."""
+        lines = min(n, max(len(self.told) - 1, 0))
+        return replace(self, told=self.told[lines:], examples=self.examples[n - lines :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +100,14 @@ class Manner:
         return Heard(worth_of(found, len(asked.offered)), found, before is not None, used)
 
 
-def ask_chat(chat: ChatModel, questions: Sequence[Question], manner: Manner) -> list[Heard]:
+class Replies(Protocol):
+    """A chat model, or one whose replies are kept."""
+
+    def reply(self, request: ChatRequest) -> ChatReply:
+        """The answer."""
+
+
+def ask_chat(chat: Replies, questions: Sequence[Question], manner: Manner) -> list[Heard]:
     """What a chat model answers, several questions at once."""
 
     def ask(row: int) -> Heard:
@@ -117,13 +147,43 @@ def ask_model(lm: LanguageModel, questions: Sequence[Question], manner: Manner) 
     return _written(lm, questions, manner) if manner.written else _chances(lm, questions, manner)
 
 
+def prompts_of(lm: LanguageModel, questions: Sequence[Question], after: IntArray, behind: int = 0) -> Ragged:
+    """The tokens of each question with what opens one and ``after``; as long as the model was made for at most, with
+    ``behind`` tokens still to come. A longer one loses the oldest lines of its history, then examples, as few as
+    needed. Raises ``ConfigError`` where the rest is too long as well."""
+    read, places = lm.read([one.prompt for one in questions]), places_of(lm)
+    rows = [row.astype(np.int64) for row in read]
+    room = None if places is None else places - len(lm.opening) - len(after) - behind
+    if room is not None and (long := np.flatnonzero(read.lengths > room)).size:
+        over = [questions[row] for row in long.tolist()]
+        least, most = np.zeros(len(over), dtype=np.int64), np.array([one.spare for one in over])
+        for _ in range(1 + int(most.max()).bit_length()):  # bisect all of them together
+            tried = (least + most) // 2
+            shorter = lm.read([one.without(n).prompt for one, n in zip(over, tried.tolist(), strict=True)])
+            fits = shorter.lengths <= room
+            least, most = np.where(fits, least, np.minimum(tried + 1, most)), np.where(fits, tried, most)
+        shorter = lm.read([one.without(n).prompt for one, n in zip(over, most.tolist(), strict=True)])
+        if (shorter.lengths > room).any():
+            raise ConfigError(
+                f"a prompt of {int(shorter.lengths.max())} tokens with one item of the history does not fit into the "
+                f"{max(room, 0)} that this language model can read: lower candidates, text.max_chars or answer_tokens"
+            )
+        for row, tokens in zip(long.tolist(), shorter, strict=True):
+            rows[row] = tokens.astype(np.int64)
+    return framed(Ragged.of(rows), lm.opening, after)
+
+
+def _again(n: int, labels: Labels) -> str:
+    return f"\n{stricter(n, labels)}\nRanking:"
+
+
 def _chances(lm: LanguageModel, questions: Sequence[Question], manner: Manner) -> list[Heard]:
     labels = labels_of(manner.labels, max((len(one.shown) for one in questions), default=0))
     single, ids, before = in_one_token(lm, labels)
     if len(single) < len(labels):
         raise ConfigError("this language model has no single token for every label; use labels=letters or answer=text")
     after = np.concatenate([[] if before is None else [before], closing(lm)])
-    prompts = framed(lm.read([one.prompt for one in questions]), lm.opening, after)
+    prompts = prompts_of(lm, questions, after)
     heard = [Heard(None)] * len(questions)
     for rows in by_length(prompts):
         with torch.no_grad():
@@ -138,7 +198,10 @@ def _chances(lm: LanguageModel, questions: Sequence[Question], manner: Manner) -
 def _written(lm: LanguageModel, questions: Sequence[Question], manner: Manner) -> list[Heard]:
     if lm.kind == "encoder":
         raise ConfigError("a language model that only reads writes no ranking; use answer=probability")
-    prompts = framed(lm.read([one.prompt for one in questions]), lm.opening, closing(lm))
+    most = max((len(one.shown) for one in questions), default=0)
+    said = lm.read([_again(n, manner.labels) for n in range(most + 1)], inside=True)
+    behind = int(said.lengths.max()) + (manner.longest if lm.kind == "causal" else 0)
+    prompts = prompts_of(lm, questions, closing(lm), behind)
     heard = [Heard(None)] * len(questions)
 
     def go_on(prompts: Ragged, rows: list[int], *, again: bool = False) -> None:
@@ -151,8 +214,8 @@ def _written(lm: LanguageModel, questions: Sequence[Question], manner: Manner) -
         go_on(prompts[some], some.tolist())
         silent = [row for row in some.tolist() if heard[row].worth is None]
         if silent:
-            said = [f"\n{stricter(len(questions[row].shown), manner.labels)}\nRanking:" for row in silent]
-            go_on(prompts[np.array(silent)].joined(lm.read(said)), silent, again=True)
+            counts = np.array([len(questions[row].shown) for row in silent])
+            go_on(prompts[np.array(silent)].joined(said[counts]), silent, again=True)
     return heard
 
 

@@ -156,7 +156,7 @@ def _overlap(wanted: IntArray, found: IntArray) -> float:
     return float(np.isin((wanted + line)[wanted >= 0], (found + line)[found >= 0]).mean())
 
 
-class Retriever:
+class Indexed:
     """A two-tower system answering from an index: ``recommend`` as the system's own, and ``exact`` says whether it is.
 
     ``recall`` is that of the index against exact search. It belongs to the weights it was made from: when the system's

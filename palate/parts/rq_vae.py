@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -65,6 +65,20 @@ class QuantiserConfig(Config):
     )
 
 
+class Standardises(Protocol):
+    """What keeps the mean and the deviation ``[D]`` of the vectors it reads."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def measure(network: Standardises, vectors: Tensor) -> None:
+    """Standardise by ``vectors`` ``[n, D]`` from now on. A column that never changes carries nothing."""
+    network.mean.copy_(vectors.mean(0))
+    deviation = vectors.std(0, correction=0)
+    network.deviation.copy_(torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf))
+
+
 class Network(nn.Module):
     """``[n, D]`` standardised vectors → codes and reconstruction."""
 
@@ -82,10 +96,8 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def measure(self, vectors: Tensor) -> None:
-        """Standardise by these from now on. A column that never changes carries nothing."""
-        self.mean.copy_(vectors.mean(0))
-        deviation = vectors.std(0, correction=0)
-        self.deviation.copy_(torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf))
+        """Standardise by these from now on."""
+        measure(self, vectors)
 
     @torch.no_grad()
     def begin(self, vectors: Tensor, seed: int) -> None:

@@ -15,6 +15,9 @@ import numpy.typing as npt
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray, Ragged
 
+AT_ONCE = 4_000_000
+"""Entries of a table of examples and items."""
+
 
 @dataclass(frozen=True, eq=False)
 class SolvedExamples:
@@ -36,16 +39,10 @@ class SolvedExamples:
         whole = train.histories
         users = rng.permutation(np.flatnonzero(whole.lengths > 1))[:n]
         targets = train.item_rows[whole.stops[users] - 1].astype(np.int64)
-        counts = train.item_counts / max(train.item_counts.sum(), 1)
-        offered = np.full((len(users), n_candidates), -1, dtype=np.int64)
-        place = np.zeros(len(users), dtype=np.int64)
-        for row, user in enumerate(users.tolist()):
-            unmet = np.setdiff1d(np.flatnonzero(counts), whole.row(user))
-            n_others = min(n_candidates - 1, len(unmet))
-            chances = counts[unmet] / counts[unmet].sum() if n_others else None
-            others = rng.choice(unmet, n_others, replace=False, p=chances)
-            place[row] = rng.integers(n_others + 1)
-            offered[row, : n_others + 1] = np.insert(others, place[row], targets[row])
+        others = _unmet(whole[users], train.item_counts, n_candidates - 1, rng)
+        offered = np.concatenate([targets[:, None], others], axis=1)
+        order = np.argsort(np.where(offered >= 0, rng.random(offered.shape), np.inf), axis=1)
+        offered, place = np.take_along_axis(offered, order, axis=1), (order == 0).argmax(1)
         before = Ragged(train.item_rows, np.maximum(whole.starts[users], whole.stops[users] - 1 - length),
                         whole.stops[users] - 1)  # fmt: skip
         return cls(Ragged.of([row.tolist() for row in before]), offered, place, users)
@@ -73,3 +70,24 @@ class SolvedExamples:
     def of_arrays(cls, arrays: dict[str, npt.NDArray[Any]]) -> Self:
         histories = Ragged.from_lengths(arrays["histories"], arrays["lengths"])
         return cls(histories, arrays["offered"], arrays["place"], arrays["users"])
+
+
+def _unmet(met: Ragged, counts: IntArray, n: int, rng: np.random.Generator) -> IntArray:
+    """``[P, n]`` items that nobody of these rows met, no two of a row alike, one after another as often as ``counts``
+    ``[N]`` say; -1 where there are no more.
+
+    Each item waits for an exponential time of that rate, and the first ``n`` to come are those of drawing one by one
+    (Efraimidis and Spirakis 2006). A table of all items for a few examples, once a fit.
+    """
+    n_items, found = len(counts), np.full((len(met), n), -1, dtype=np.int64)
+    width = min(n, n_items)
+    at_once = max(1, AT_ONCE // max(n_items, 1))
+    for start in range(0, len(met) if width else 0, at_once):
+        some = met[start : start + at_once]
+        with np.errstate(divide="ignore"):
+            waits = rng.exponential(size=(len(some), n_items)) / counts
+        waits[some.row_numbers(), some.flat()] = np.inf
+        first = np.argpartition(waits, width - 1, axis=1)[:, :width]
+        there = np.isfinite(np.take_along_axis(waits, first, axis=1))
+        found[start : start + at_once, :width] = np.where(there, first, -1)
+    return found

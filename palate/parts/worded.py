@@ -29,7 +29,7 @@ from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.worded import Lessons, WordedBatch, WordedBatches, lessons
-from palate.parts.naming import Naming, add_names, needs_end
+from palate.parts.naming import Naming, needs_end
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5, T5Config, T5Speaker
 
@@ -160,7 +160,7 @@ class SaysNames(ABC):
         if self.network is None:
             self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
         else:
-            add_names(self.tokenizer, train, ended=self.ended)
+            self.tokenizer.add(train)
 
     def written(
         self, train: Dataset, seed: int, items: FloatArray, wanted: FloatArray,
@@ -236,7 +236,7 @@ class SaysNames(ABC):
 
     def name_more(self, catalogue: Dataset) -> None:
         """Name what is new in ``catalogue``. A token that no name had before begins as the mean of the others."""
-        add_names(self.tokenizer, catalogue, ended=self.ended)
+        self.tokenizer.add(catalogue)
         shape, n_tokens = self.facts["shape"], len(self.tokenizer.codes.vocabulary)
         if n_tokens > shape["n_tokens"]:
             self.decoder.t5.widen(n_tokens - shape["n_tokens"])

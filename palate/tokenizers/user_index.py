@@ -50,7 +50,7 @@ from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.parts.repair import encode, name_all, name_more
 from palate.parts.rq_vae import Network as Autoencoder
-from palate.parts.rq_vae import Points, QuantiserConfig, check_usage
+from palate.parts.rq_vae import Points, QuantiserConfig, check_usage, measure, remarks
 from palate.training.loop import optimise, seeded
 
 
@@ -106,9 +106,7 @@ class Network(nn.Module):
     def begin(self, told: Told, users: IntArray, seed: int) -> None:
         """Measure what tells ``users``, draw what they are themselves, and start the codebooks."""
         vectors = told.vectors[torch.from_numpy(np.unique(told.of_user[users].flat()).astype(np.int64))]
-        self.mean.copy_(vectors.mean(0))
-        deviation = vectors.std(0, correction=0)
-        self.deviation.copy_(torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf))
+        measure(self, vectors)
         self.users.weight.zero_()
         read = self.fused(told, users)[1]
         spread = float(read.std(0, correction=0).mean()) if len(users) > 1 else 1.0
@@ -235,7 +233,10 @@ class UserIndex:
             config.training, look,
         )  # fmt: skip
         self.facts["training"] = outcome.facts()
-        return network.cpu().eval()
+        points = network.eval().points(told, users)
+        used, distinct = network.autoencoder.quality(points)[1], len(torch.unique(points, dim=0))
+        self.facts["notes"] = remarks(used, len(users), distinct, config)
+        return network.cpu()
 
     def add(self, train: Dataset, run: Run | None = None) -> Self:
         """Name the users that ``train`` has beyond those named so far; an index once given never changes."""
@@ -255,7 +256,11 @@ class UserIndex:
         return self
 
     def _told(self, train: Dataset, run: Run, *, learn: bool) -> Told:
-        """Vectors of the reviews of ``train``, and of the items that tell those who wrote none."""
+        """Vectors of the reviews of ``train``, and of the items that tell those who wrote none.
+
+        All of a user's: so the index that stands in a training question about an event follows from that event's review
+        too, and from later ones. Where systems are evaluated the index is older than what is asked.
+        """
         if self.encoder is None:
             raise TrainingError("UserIndex has no encoder here: give it one")
         events, reviews = reviews_of(train, self.config.reviews)
@@ -289,12 +294,8 @@ class UserIndex:
         levels, size = self.config.levels, self.config.size or self.facts.get("size", 1)
         return np.array(level_words([size] * levels)).reshape(levels, size)
 
-    def written(self, requests: Requests) -> list[str]:
-        """The index of who asks, ``<a_12> <b_3> <c_0> <d_7>``; "" where nothing is known of them."""
-        return self.spelled(self.asked(requests))
-
     def spelled(self, numbers: IntArray) -> list[str]:
-        """Rows ``[n, K]`` of codes as text; "" for a row of -1."""
+        """Rows ``[n, K]`` of codes as text, ``<a_12> <b_3> <c_0> <d_7>``; "" for a row of -1."""
         words = np.concatenate([self.words, np.full((self.config.levels, 1), "")], axis=1)
         columns = [words[level][column] for level, column in enumerate(numbers.T)]
         text = columns[0]

@@ -18,7 +18,8 @@ from palate.core.ragged import Ragged
 from palate.core.ratings import RatingRequests
 from palate.core.run import Run
 from palate.data.rating_prompts import Pieces
-from palate.parts.rating_prompts import PromptTokens, by_length, last_states, places_of, rating_words
+from palate.parts.prompting import by_length, last_states, places_of
+from palate.parts.rating_prompts import PromptTokens, rating_words
 
 STARS = np.arange(1, 6, dtype=np.float32)
 

@@ -20,7 +20,7 @@ from palate.core.run import Run
 from palate.parts.decode import CausalSpeaker
 from palate.parts.item_tower import attend_within
 from palate.parts.packing import Packing
-from palate.parts.rating_prompts import last_states
+from palate.parts.prompting import last_states
 from palate.training.checkpoint import digest
 from tests.backbones import checkpoints
 

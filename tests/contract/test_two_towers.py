@@ -7,7 +7,7 @@ import numpy as np
 from palate.core.protocols import Recommender, TwoTower
 from palate.core.requests import Requests
 from palate.core.split import Split
-from palate.parts.retrieval import Retriever
+from palate.parts.retrieval import Indexed
 from palate.systems import able
 from tests.contract.questions import table
 
@@ -42,7 +42,7 @@ def test_exact_retrieval_answers_as_the_system(system: Recommender, questions: R
     """Places may be exchanged only where scores are level up to rounding."""
     assert isinstance(system, TwoTower)
     asked = questions.leaving_out_history()
-    own, found = system.recommend(asked, 10), Retriever(system).recommend(asked, 10)
+    own, found = system.recommend(asked, 10), Indexed(system).recommend(asked, 10)
     assert found.exact
     np.testing.assert_allclose(found.scores, own.scores, rtol=2e-4, atol=2e-5)
     scores = table(system, questions, split.train.n_items)

@@ -28,7 +28,7 @@ from palate.parts.contrastive import info_nce
 from palate.parts.fusion import Late
 from palate.parts.item_tower import attend_within
 from palate.parts.packing import Packing
-from palate.parts.retrieval import Retriever
+from palate.parts.retrieval import Indexed
 from palate.systems import build
 from palate.training.loop import seeded
 from tests.backbones.checkpoints import causal
@@ -184,29 +184,15 @@ def watch(patch: pytest.MonkeyPatch, system: HLLM) -> tuple[list[list[str]], lis
     return read, hashed
 
 
-def test_what_learns_what_was_learnt_before_and_what_it_is_held_against_all_count(cold: Dataset) -> None:
+def test_what_learns_and_what_it_is_held_against_count(cold: Dataset) -> None:
     """At equal steps: both models learning find more than the User LLM alone; a large pool teaches more than a small
-    one; and an Item LLM that has read the data's texts, in place of one pre-trained elsewhere, finds more of what
-    nobody met than one that begins with nothing."""
-    met, unmet = np.flatnonzero(cold.item_counts), np.flatnonzero(cold.item_counts == 0)
+    one."""
+    met = np.flatnonzero(cold.item_counts)
     both, frozen, few = (
         recall(fitted(settings, 30, cold), cold, 10, met) for settings in ({}, {"learns": "user"}, {"negatives": 4})
     )
     assert both > frozen + 0.5
     assert both > few + 0.1
-    taught, scratch = (
-        np.mean(
-            [
-                recall(
-                    made({"item_model.settings": {**NANO, "steps": steps}}).fit(cold, Run(seed, max_steps=12)),
-                    cold, 3, unmet,
-                )
-                for seed in range(3)
-            ]
-        )
-        for steps in (20, 0)
-    )  # fmt: skip
-    assert taught >= scratch
 
 
 def test_an_item_given_by_its_text_alone_is_answered_at_once(
@@ -513,8 +499,8 @@ def test_two_towers_stand_behind_every_score(painter: HLLM, cold: Dataset) -> No
     products = painter.user_vectors(requests) @ painter.item_vectors().T
     scores = np.concatenate([block.copy() for block in painter.score_blocks(requests)])
     np.testing.assert_allclose(products, scores, atol=1e-5)
-    retriever = Retriever(painter)
-    own, found = painter.recommend(requests, 5), retriever.recommend(requests, 5)
+    indexed = Indexed(painter)
+    own, found = painter.recommend(requests, 5), indexed.recommend(requests, 5)
     np.testing.assert_allclose(own.scores, found.scores, atol=1e-5)
     assert (own.item_rows == found.item_rows).mean() > 0.95, "but for ties within rounding"
     assert np.isnan(painter.user_vectors(Requests.of([[]]))).all()
@@ -523,6 +509,6 @@ def test_two_towers_stand_behind_every_score(painter: HLLM, cold: Dataset) -> No
         painter.retire_items(np.array([3]))
         assert np.isnan(painter.item_vectors()[3]).all()
         with pytest.raises(StoreError, match="call refresh"):
-            retriever.recommend(requests, 5)
+            indexed.recommend(requests, 5)
     finally:
         painter.items.held = held

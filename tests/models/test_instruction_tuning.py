@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,15 @@ def test_the_facts_say_how_tasks_shared_the_epoch() -> None:
     assert weighted["seqrec"] / total == pytest.approx(5 / (8 + n_others), abs=0.02)
     even = fitted(prefixes=2, temperature=50).facts["examples an epoch"]
     assert max(even.values()) < 1.3 * min(n for n in even.values() if n)
+
+
+def test_weights_that_leave_nothing_of_what_has_examples_are_refused() -> None:
+    """Here nobody wrote what the other task needs."""
+    system: Any = build(
+        "lc-rec", {**SMALL, "backbone": NANO, "tasks": ["seqrec", "itemsearch"], "weights": {"seqrec": 0}}
+    )
+    with pytest.raises(ConfigError, match=r"leave nothing to teach: of the tasks that have examples \(seqrec\) all"):
+        system.fit(replace(TRAIN, interactions=TRAIN.interactions.drop("review")), Run(max_steps=1))
 
 
 @pytest.mark.parametrize(

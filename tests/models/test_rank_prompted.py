@@ -13,17 +13,18 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from palate.backbones.nano import Nano, NanoConfig
 from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted
 from palate.core.chat import ChatReply, ChatRequest, Message
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError
+from palate.core.errors import BudgetError, ConfigError
 from palate.core.protocols import ReRanks
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.ranking_prompts import ANSWER
 from palate.models.collaborative.popularity import Popularity
-from palate.models.reranking.rank_prompted import RankPrompted, RankPromptedConfig
+from palate.models.reranking.rank_prompted import RankPrompted, RankPromptedConfig, first_stage
 from palate.parts.solved_examples import SolvedExamples
 from palate.systems import build
 
@@ -134,6 +135,19 @@ def test_examples_are_other_peoples_and_of_the_train_part_alone() -> None:
         assert pool.histories.row(row).tolist() == own[-4:-1]
         assert not set(pool.offered[row].tolist()) - {chosen} & set(own)
     assert np.bincount(pool.place, minlength=4).min() > 0
+    whole = SolvedExamples.drawn(TRAIN, n=50, length=3, n_candidates=10, seed=0)
+    assert ((whole.offered >= 0).sum(1) == 7).all(), "six of twelve were met, and the chosen one is one of them"
+    assert (whole.offered[:, 7:] == -1).all()
+    others = np.concatenate([
+        SolvedExamples.drawn(TRAIN, n=50, length=3, n_candidates=2, seed=seed).offered.ravel() for seed in range(200)
+    ])  # fmt: skip
+    drawn, wanted = np.bincount(others, minlength=N), np.zeros(N)
+    for user in range(TRAIN.n_users):
+        own = TRAIN.histories.row(user)
+        chances = TRAIN.item_counts * ~np.isin(np.arange(N), own)
+        wanted += 200 * chances / chances.sum()
+        wanted[own[-1]] += 200
+    assert (np.abs(drawn - wanted) < 5 * np.sqrt(wanted) + 5).all(), "as often as people meet them"
     for user in range(5):
         history = TRAIN.histories.row(user)
         near = pool.chosen(history, user, 3, nearest=True)
@@ -147,6 +161,41 @@ def test_examples_are_other_peoples_and_of_the_train_part_alone() -> None:
     text = chat.asked[0].messages[0].content
     assert len(re.findall(rf"\n{ANSWER} [A-E]\n", text)) == 3
     assert len(text.split("\n\n")) == 4
+
+
+def test_a_first_stage_keeps_its_order_however_large_its_scores_are() -> None:
+    block = np.array([[20_000, 20_001, np.nan, 20_001, -3e30], [0, 0, 0, 1e-30, np.inf]], dtype=np.float32)
+    found = first_stage(block)
+    np.testing.assert_allclose(found, [[0.8, 1, -1, 1, 0.6], [0.6, 0.6, 0.6, 0.8, 1]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("settings", [{"answer": "probability"}, {"answer": "text"}])
+def test_what_is_worth_the_same_stays_as_the_first_stage_has_it(settings: dict[str, Any]) -> None:
+    model, _ = system("", **settings)
+    items, first = np.arange(50), np.random.default_rng(0).permutation(50)
+    value = -1.5 if settings["answer"] == "probability" else 0.5
+    scores = model._scores(np.full(50, value), first, items).astype(np.float32)
+    assert np.argsort(-scores).tolist() == first.tolist()
+    assert len(np.unique(scores)) == 50
+    lowest = model._scores(np.full(50, -1e9 if settings["answer"] == "probability" else 0.0), first, items)
+    assert (lowest.astype(np.float32) > 1).all()
+
+
+def test_the_first_stage_is_judged_and_shares_the_budget() -> None:
+    class Watched(Popularity):
+        def fit(self, train: Dataset, run: Run, judge: Any = None) -> Any:
+            self.seen = run.budget_seconds, judge
+            return super().fit(train, run, judge)
+
+    def judge(system: Any) -> float:
+        return 0.0
+
+    nano = Nano(NanoConfig(width=16, heads=2, layers=1, forward_width=32, vocabulary=400, steps=0))
+    for part, budget in (({"chat": Scripted(answers="")}, 8.0), ({"backbone": nano}, 4.0)):
+        model = RankPrompted(RankPromptedConfig(candidates=4), retriever=Watched(), **part)
+        model.fit(TRAIN, Run(budget_seconds=8.0), judge)
+        assert model.retriever.seen == (budget, judge)
 
 
 def test_steps_come_apart_from_the_answer() -> None:
@@ -185,12 +234,33 @@ def test_a_recorded_run_is_replayed_to_the_bit_and_the_meter_is_the_sum(tmp_path
     assert first.record.usage.read == sum(asked) == second.record.usage.read
 
 
+def test_what_was_paid_for_is_asked_once_and_a_budget_holds(tmp_path: Path) -> None:
+    class Paid(Scripted):
+        pretrained = "LM"
+
+    def of(**settings: Any) -> RankPrompted:
+        chat = Paid(answers=by_number(lambda number: -number))
+        config = RankPromptedConfig(
+            **{"answer": "text", "candidates": 4, "parallel": 1, "ledger": str(tmp_path / "said.sqlite"), **settings}
+        )
+        return RankPrompted(config, retriever=Popularity(), chat=chat).fit(TRAIN, Run())
+
+    first, second = of(), of()
+    found = first.recommend(ASKED, N).item_rows
+    np.testing.assert_array_equal(second.recommend(ASKED, N).item_rows, found)
+    assert [len(one.chat.asked) for one in (first, second)] == [4, 0]
+    with pytest.raises(BudgetError, match="everything written is kept"):
+        of(budget_tokens=10, candidates=5).recommend(ASKED, N)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"thinking": True}, "it needs answer=text"),
         ({"candidates": 30}, "there are 26 letters"),
         ({"backbone": None}, "name a chat model"),
+        ({"chat": "scripted", "labels": "numbers", "candidates": 10}, "does not tell 1 from 10"),
+        ({"ledger": None, "budget_tokens": 10}, "a budget is kept in the ledger"),
         ({"retriever": "item-kn"}, "there is no retriever 'item-kn'; did you mean 'item-knn'"),
     ],
 )

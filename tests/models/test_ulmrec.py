@@ -23,13 +23,15 @@ from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.split import Cases, Split
-from palate.data.lettered import LetteredBatches, lettered
+from palate.data.lettered import LetteredBatch, LetteredBatches, lettered
+from palate.data.pairs import Unmet
 from palate.evaluation.judging import judge_cases
 from palate.evaluation.protocols import FullRanking
 from palate.evaluation.reports import make_report
 from palate.models.reranking import ulmrec
 from palate.models.reranking.ulmrec import ULMRec, ULMRecConfig
-from palate.parts.lettered import Script, letters_of, read_packed, written
+from palate.parts.lettered import Script, letters_of, written
+from palate.parts.prompting import read_packed
 from palate.systems import component
 from palate.tokenizers.user_index import UserIndex
 from tests.models.reader_logs import COLOURS, N_ITEMS, N_OF_COLOUR, Witness, colour_of, coloured_readers, item_of
@@ -107,6 +109,61 @@ def test_the_index_tells_the_preference_and_anothers_index_anothers(train: Datas
 
     assert right(index.numbers[users]) > 0.9
     assert right(np.roll(index.numbers, 1, axis=0)[users]) < 0.3, "the next user likes another colour"
+
+
+def alone(lm: TextModel[Any], tokens: np.ndarray) -> torch.Tensor:
+    """``[S, V]`` log-probabilities after each token of one prompt by itself."""
+    ids, mask = lm.padded(Ragged.of([tokens.tolist()]))
+    with torch.no_grad():
+        return lm.logits(lm.states(lm.embed(ids), mask)[0])
+
+
+def test_the_loss_is_that_of_the_letters_and_in_its_share_of_the_words(train: Dataset, fitted: ULMRec) -> None:
+    """Of each prompt by itself: the chance of the target's letter, of each token that is told."""
+    lm, script, settings = fitted.backbone, fitted.script, fitted.config
+    indexes = fitted._read_indexes(fitted.user_index.spelled(fitted.user_index.numbers))
+    liked = lm.read([f" Likes {COLOURS[colour_of(user)]}." for user in range(train.n_users)])
+    candidates, users = Ragged.of([[3, 9, 12], [1, 8, 4, 13, 20]]), np.array([5, 2])
+    lessons = (np.array([4, 7]), np.array([1]), np.array([6, 0, 3]))
+    histories = Ragged.of([[0, 1], [2]])
+    asked = script.asked(indexes[users], histories, candidates)
+    letters = [
+        -alone(lm, row)[-1, script.letters[:n]].log_softmax(0)
+        for row, n in zip(asked, candidates.lengths.tolist(), strict=True)
+    ]
+    told = [script.preferred(indexes[lessons[0]], liked[lessons[0]]),
+            script.named(indexes[lessons[1]], train.histories[lessons[1]]),
+            script.recalled(indexes[lessons[2]], train.histories[lessons[2]])]  # fmt: skip
+    words = []
+    for ask, answer in ((one, other) for pair in told for one, other in zip(*pair, strict=True)):
+        said = alone(lm, np.concatenate([ask, answer])).log_softmax(1)[len(ask) - 1 : -1]
+        words += [-said[at, token] for at, token in enumerate(answer.tolist())]
+    found = []
+    try:
+        fitted.config = settings.model_copy(update={"alignment": ("preference", "index", "history"), "ratio": 0.3})
+        for targets in ([0, 0], [2, 4], [1, 0], [0, 1]):
+            batch = LetteredBatch(histories, users, candidates, np.array(targets), lessons)
+            with torch.no_grad():
+                found.append(float(fitted.loss(batch, train.histories, indexes, liked)))
+            by_hand = 0.35 * (letters[0][targets[0]] + letters[1][targets[1]]) + 0.3 * torch.stack(words).mean()
+            assert found[-1] == pytest.approx(float(by_hand), abs=1e-5)
+    finally:
+        fitted.config = settings
+    assert min(np.diff(np.sort(found))) > 5e-5, "each of these targets is another loss"
+
+
+def test_letters_alone_teach_to_pick_the_target(train: Dataset) -> None:
+    """Of two candidates in an order that was not taught; by chance half of them would be right."""
+    made = system(candidates=2, batch_size=32, ratio=0.0, **{"training.epochs": 60, "training.judge_every": 60})
+    made.fit(train, Run())
+    asking = LetteredBatches(train, [], candidates=2, length=4, batch_size=128, ratio=0.0, prefixes=None, seed=77)
+    right = []
+    for batch in (*asking.epoch(0), *asking.epoch(1)):
+        index = made._read_indexes(made.user_index.spelled(made.user_index.numbers[batch.users]))
+        with torch.no_grad():
+            said = made._answered(made.script.asked(index, batch.histories, batch.candidates), batch.candidates.lengths)
+        right += (said.argmax(1) == batch.targets).tolist()
+    assert np.mean(right) > 0.5 + 4 * 0.5 / len(right) ** 0.5
 
 
 # -- prompts -----------------------------------------------------------------------------------------------------------
@@ -200,10 +257,19 @@ def test_what_a_place_is_worth_is_told_and_shrinks_with_several_orders(train: Da
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
+def unmet_of_six(n_items: int) -> Unmet:
+    """Of 400 users who met the first six items."""
+    rows = np.repeat(np.arange(400, dtype=np.int32), 6)
+    table = pl.DataFrame({"user_row": rows, "item_row": np.tile(np.arange(6, dtype=np.int32), 400),
+                          "time": np.arange(2400)})  # fmt: skip
+    items = pl.DataFrame({"item": [f"i{row}" for row in range(n_items)]})
+    return Unmet(Dataset("six", table, items, pl.DataFrame({"user": [f"u{row}" for row in range(400)]})))
+
+
 def test_candidates_hold_the_target_anywhere_and_nothing_met(train: Dataset) -> None:
     rng = np.random.default_rng(0)
-    targets, met = np.tile(np.arange(4), 100), Ragged.of([[0, 1, 2, 3, 4, 5]] * 400)
-    candidates, places = lettered(targets, met, 30, 6, rng)
+    targets, users = np.tile(np.arange(4), 100), np.arange(400)
+    candidates, places = lettered(targets, users, unmet_of_six(30), 6, rng)
     assert (candidates.lengths == 6).all()
     flat = candidates.flat().reshape(400, 6)
     np.testing.assert_array_equal(flat[np.arange(400), places], targets)
@@ -211,8 +277,14 @@ def test_candidates_hold_the_target_anywhere_and_nothing_met(train: Dataset) -> 
     assert all(len(set(row)) == 6 for row in flat.tolist())
     assert np.bincount(places, minlength=6).min() > 40
     assert np.bincount(flat[flat > 5], minlength=30)[6:].min() > 40
-    few, _ = lettered(targets, met, 8, 6, rng)
+    few, _ = lettered(targets, users, unmet_of_six(8), 6, rng)
     assert (few.lengths == 3).all(), "two are left beside the target"
+    pairs = unmet_of_six(10).distinct(np.zeros(6000, dtype=np.int64), 2, rng)
+    found = np.unique(np.sort(pairs, axis=1), axis=0, return_counts=True)
+    assert found[0].tolist() == [[6, 7], [6, 8], [6, 9], [7, 8], [7, 9], [8, 9]]
+    assert (np.abs(found[1] - 1000) < 150).all(), "each pair is as likely; five deviations are 144"
+    none = unmet_of_six(6).distinct(users[:2], 2, rng)
+    assert none.tolist() == [[-1, -1]] * 2
 
 
 def test_batches_are_mixed_as_said_and_resume(train: Dataset) -> None:
@@ -230,6 +302,8 @@ def test_batches_are_mixed_as_said_and_resume(train: Dataset) -> None:
     for one, other in zip(batches.epoch(2, skip=5), epoch[5:], strict=True):
         np.testing.assert_array_equal(one.candidates.flat(), other.candidates.flat())
         np.testing.assert_array_equal(one.lessons[0], other.lessons[0])
+    bare = LetteredBatches(train, [], candidates=5, length=1, batch_size=16, ratio=0.0, prefixes=1, seed=3)
+    assert [len(batch.users) for batch in bare.epoch(0)] == [16] * 4, "nothing stands beside the questions"
 
 
 # -- figures over the catalogue ----------------------------------------------------------------------------------------
@@ -314,6 +388,8 @@ def test_codes_may_be_tokens_and_adapters_stand_where_named(train: Dataset) -> N
     learnt = {name for name, weights in found.backbone.model.named_parameters() if weights.requires_grad}
     layers = {name.split(".lora_")[0].rpartition(".")[2] for name in learnt if "lora_" in name}
     assert layers == {"q_proj", "v_proj"}
+    with pytest.raises(ConfigError, match="ULMRec needs a decoder-only language model; this one is of kind encoder"):
+        system(backbone=Part(name="nano", settings={**NANO, "objective": "masked"}).model_dump()).fit(train, Run())
     wrong = {**NANO, "tune": "lora", "lora_layers": ["nothing"]}
     with pytest.raises(ConfigError, match="no linear layer of this model ends in nothing"):
         system(backbone=Part(name="nano", settings=wrong).model_dump()).fit(train, Run(max_steps=1))

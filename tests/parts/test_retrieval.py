@@ -13,7 +13,7 @@ from palate.core.ragged import Ragged
 from palate.core.rankings import Rankings, rank
 from palate.core.requests import Requests
 from palate.core.search import dot_blocks
-from palate.parts.retrieval import Exact, Faiss, Recall, Retriever, Usearch, build_index
+from palate.parts.retrieval import Exact, Faiss, Indexed, Recall, Usearch, build_index
 
 N, D, B = 3000, 16, 200
 
@@ -62,32 +62,28 @@ def requests() -> Requests:
 def test_exact_retrieval_is_the_systems_own_answer(towers: Towers, requests: Requests) -> None:
     """History left out, the newcomer and one who names candidates included."""
     assert isinstance(towers, TwoTower)
-    retriever = Retriever(towers)
-    own, found = towers.recommend(requests, 10), retriever.recommend(requests, 10)
+    indexed = Indexed(towers)
+    own, found = towers.recommend(requests, 10), indexed.recommend(requests, 10)
     assert found.exact
     np.testing.assert_array_equal(found.item_rows, own.item_rows)
     np.testing.assert_allclose(found.scores, own.scores, atol=1e-6)
     some = replace(requests[:3], candidates=Ragged.of([[5, 7, 9], [1], []]))
-    np.testing.assert_array_equal(retriever.recommend(some, 3).item_rows, towers.recommend(some, 3).item_rows)
+    np.testing.assert_array_equal(indexed.recommend(some, 3).item_rows, towers.recommend(some, 3).item_rows)
 
 
 @pytest.mark.parametrize("kind", ["usearch", "faiss"])
 def test_an_index_finds_nearly_the_same_and_says_how_nearly(kind: str, towers: Towers, requests: Requests) -> None:
     pytest.importorskip(kind)
-    retriever = Retriever(
-        towers, kind, queries=requests, at_least=0.9, **({"probe_share": 0.5} if kind == "faiss" else {})
-    )
-    exact, found = towers.recommend(requests, 10), retriever.recommend(requests, 10)
+    indexed = Indexed(towers, kind, queries=requests, at_least=0.9, **({"probe_share": 0.5} if kind == "faiss" else {}))
+    exact, found = towers.recommend(requests, 10), indexed.recommend(requests, 10)
     same = np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact.item_rows, found.item_rows, strict=True)]) / 10
     assert same > 0.9
     assert not found.exact
-    wanted = [
-        set(row) for row in Retriever(towers).recommend(replace(requests, leave_out=None), 100).item_rows.tolist()
-    ]
-    asked = retriever.index.search(towers.user_vectors(requests)[:-1], 100)[0]
+    wanted = [set(row) for row in Indexed(towers).recommend(replace(requests, leave_out=None), 100).item_rows.tolist()]
+    asked = indexed.index.search(towers.user_vectors(requests)[:-1], 100)[0]
     by_hand = np.mean([len(set(row) & best) / 100 for row, best in zip(asked.tolist(), wanted, strict=False)])
-    assert retriever.recall.share == pytest.approx(by_hand, abs=1e-3)
-    assert f"recall@100 against exact {retriever.recall.share:.4f} on 199 queries" in str(retriever.recall)
+    assert indexed.recall.share == pytest.approx(by_hand, abs=1e-3)
+    assert f"recall@100 against exact {indexed.recall.share:.4f} on 199 queries" in str(indexed.recall)
     for row, answer in enumerate(found.item_rows):
         kept = answer[answer >= 0]
         assert not set(kept.tolist()) & {7, *requests.histories.row(row).tolist()}
@@ -95,7 +91,7 @@ def test_an_index_finds_nearly_the_same_and_says_how_nearly(kind: str, towers: T
         np.testing.assert_allclose(
             found.scores[row], towers.items[kept] @ towers.user_vectors(requests)[row] if row < B - 1 else 0, atol=1e-5
         )
-    alone = retriever.recommend(requests[4:5], 10)
+    alone = indexed.recommend(requests[4:5], 10)
     np.testing.assert_array_equal(alone.item_rows[0], found.item_rows[4])
 
 
@@ -103,7 +99,7 @@ def test_who_has_seen_nearly_everything_gets_what_is_left(towers: Towers) -> Non
     pytest.importorskip("usearch")
     few = Towers(towers.items[:30])
     history = Requests(Ragged.of([np.arange(26), [3]])).leaving_out_history()
-    found = Retriever(few, "usearch", at_least=0.5).recommend(history, 6)
+    found = Indexed(few, "usearch", at_least=0.5).recommend(history, 6)
     assert sorted(found.item_rows[0].tolist()) == [-1, -1, 26, 27, 28, 29]
     assert np.isnan(found.scores[0, 4:]).all()
     assert (found.item_rows[1] >= 0).all()
@@ -126,8 +122,8 @@ def test_an_index_that_nobody_asks_is_refused(towers: Towers) -> None:
             build_index(kind, towers.items, towers.items[:0])  # type: ignore[arg-type]
     nobody = Requests(Ragged.of([[], []]))
     with pytest.raises(ConfigError, match="search exactly"):
-        Retriever(towers, "usearch", queries=nobody)
-    assert str(Retriever(towers, queries=nobody).recall) == "exact search: every item is looked at"
+        Indexed(towers, "usearch", queries=nobody)
+    assert str(Indexed(towers, queries=nobody).recall) == "exact search: every item is looked at"
 
 
 def test_items_that_ask_are_drawn_from_the_whole_catalogue(towers: Towers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +136,8 @@ def test_items_that_ask_are_drawn_from_the_whole_catalogue(towers: Towers, monke
         return Exact(vectors), Recall("exact", 1.0, 100, len(queries), 0.0)
 
     monkeypatch.setattr("palate.parts.retrieval.build_index", build)
-    retriever = Retriever(towers, "usearch")
-    retriever.refresh()
+    indexed = Indexed(towers, "usearch")
+    indexed.refresh()
     places = {row.tobytes(): place for place, row in enumerate(towers.items)}
     drawn = np.array([places[row.tobytes()] for row in asked[0]])
     assert len(set(drawn.tolist())) == 1000
@@ -153,22 +149,22 @@ def test_what_an_index_could_not_follow_stays_refused(towers: Towers, requests: 
     """A second index below its bound leaves no old one that answers with new vectors."""
     pytest.importorskip("faiss")
     own = Towers(towers.items)
-    retriever = Retriever(own, "faiss", queries=requests, at_least=0.0, probe_share=0.01)
-    own.version, retriever.at_least = "v2", 1.0
+    indexed = Indexed(own, "faiss", queries=requests, at_least=0.0, probe_share=0.01)
+    own.version, indexed.at_least = "v2", 1.0
     with pytest.raises(ConfigError, match="less than 1"):
-        retriever.refresh()
+        indexed.refresh()
     with pytest.raises(StoreError, match="call refresh"):
-        retriever.recommend(requests, 3)
+        indexed.recommend(requests, 3)
 
 
 def test_an_index_of_other_vectors_is_refused(towers: Towers, requests: Requests) -> None:
     own = Towers(towers.items)
-    retriever = Retriever(own)
+    indexed = Indexed(own)
     own.version = "v2"
     with pytest.raises(StoreError, match="have changed since this index was built: call refresh"):
-        retriever.recommend(requests, 3)
-    retriever.refresh()
-    retriever.recommend(requests, 3)
+        indexed.recommend(requests, 3)
+    indexed.refresh()
+    indexed.recommend(requests, 3)
 
 
 def test_a_missing_library_is_a_sentence(towers: Towers, monkeypatch: pytest.MonkeyPatch) -> None:

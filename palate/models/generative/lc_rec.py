@@ -73,6 +73,7 @@ from palate.parts.instructions import (
     taught_with,
 )  # fmt: skip
 from palate.parts.naming import Naming
+from palate.parts.prompting import check_decodes
 from palate.training.loop import optimise, seeded
 from palate.training.shell import GradientSystem, Lesson
 
@@ -211,9 +212,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
             read = train.fingerprint if words.wishes or words.preferences else store.NO_DATA
             said = [f" {text}" for text in words.texts if text]
             self.backbone.prepare([*self.said(), *said], run, optimise, fitted_on=read)  # type: ignore[call-arg]
-            if self.backbone.kind != "causal":
-                kind = self.backbone.kind
-                raise ConfigError(f"LC-Rec needs a decoder-only language model; this one is of kind {kind}")
+            check_decodes(self.backbone, "LC-Rec")
         self._names()
 
     def _tasks(self) -> list[tuple[Template, ...]]:
@@ -268,7 +267,11 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
         if not config.weights and config.temperature == 1:
             return None
         weights = {config.tasks.index(name): weight for name, weight in config.weights.items()}
-        return shares(sizes, weights or None, config.temperature) or None
+        found = shares(sizes, weights or None, config.temperature)
+        if sizes and not found:
+            told = ", ".join(config.tasks[task] for task in sorted(sizes))
+            raise ConfigError(f"weights leave nothing to teach: of the tasks that have examples ({told}) all weigh 0")
+        return found or None
 
     def _book(self, names: IntArray, tasks: list[tuple[Template, ...]], words: Words | None = None) -> Phrasebook:
         """Everything that is said in these tasks; without ``words``, names are all that can be filled in."""

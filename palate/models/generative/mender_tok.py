@@ -168,20 +168,21 @@ class MenderTok(SaysNames, GradientSystem[MenderTokConfig, Network]):
     def _titles(self, catalogue: Dataset) -> Tensor:
         """``[N, S]`` the tokens of each item, -1 after their end."""
         width = self.config.title_tokens
-        rows = self.reader.read([f" {text}" for text in self.config.text.render(catalogue)], width)
+        rows = self.reader.read([f" {text}" for text in self.config.text.render(catalogue)], width, inside=True)
         found = np.full((len(rows), width), -1, dtype=np.int64)
         found[np.arange(width) < rows.lengths[:, None]] = rows.flat()
         return torch.from_numpy(found)
 
     def _words(self, texts: Sequence[str]) -> Ragged:
-        return self.reader.read([f" {text}" for text in texts], self.config.word_tokens)
+        return self.reader.read([f" {text}" for text in texts], self.config.word_tokens, inside=True)
 
     @property
     def pieces(self) -> Ragged:
         """Token ids: what stands before the words, between words and items, at the end; then each item's."""
         titles = self.fitted().titles
         if self._pieces is None or self._pieces[0] is not titles:
-            first, between = (row.tolist() for row in self.reader.read([INSTRUCTIONS, ITEMS]))
+            first = self.reader.read([INSTRUCTIONS]).row(0).tolist()
+            between = self.reader.read([ITEMS], inside=True).row(0).tolist()
             framed, bare = self.reader.framed(["a"], 16).row(0).tolist(), self.reader.read(["a"]).row(0).tolist()
             place = next(i for i in range(len(framed)) if framed[i : i + len(bare)] == bare)
             before, after = framed[:place], framed[place + len(bare) :]

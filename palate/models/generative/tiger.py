@@ -49,7 +49,7 @@ from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.batches import PrefixBatch, asked_sequences, prefix_batches
 from palate.parts import losses
-from palate.parts.naming import Naming, add_names, needs_end, read_before, spelled
+from palate.parts.naming import Naming, needs_end, read_before, spelled
 from palate.parts.packing import Packing
 from palate.parts.t5 import T5, Reach, T5Config, T5Speaker, packed
 from palate.training.shell import GradientSystem, Lesson
@@ -139,7 +139,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         if self.network is None:
             self.tokenizer.fit(train, run.inside("tokenizer", share=0.25))
         else:
-            add_names(self.tokenizer, train, ended=self.network.ended)
+            self.tokenizer.add(train)
 
     def shape(self, train: Dataset) -> dict[str, Any]:
         codes = self.tokenizer.codes
@@ -257,7 +257,7 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
     def add_items(self, catalogue: Dataset) -> None:
         """Name what is new in ``catalogue``, so that the next answer may hold it. A token that no name had before
         begins as the mean of the others."""
-        add_names(self.tokenizer, catalogue, ended=self.fitted().ended)
+        self.tokenizer.add(catalogue)
         shape, n_tokens = self.facts["shape"], len(self.tokenizer.codes.vocabulary)
         if n_tokens > shape["n_tokens"]:
             self.fitted().t5.widen(n_tokens - shape["n_tokens"])

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,13 +25,12 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from palate.annotation.ledger import Budget, Ledger
-from palate.annotation.replies import KeptReplies
+from palate.annotation.replies import KeepingConfig, KeptReplies
 from palate.backbones.item_text import ItemText
 from palate.core import store
 from palate.core.asking import each
 from palate.core.chat import ChatReply, ChatRequest, Message
-from palate.core.config import Config, Part, configure
+from palate.core.config import Part, configure
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import ChatModel, FloatArray, LanguageModel, RatingJudge
@@ -43,22 +41,15 @@ from palate.core.space import Choice, SearchSpace
 from palate.core.texts import packed, unpacked
 from palate.data.rating_prompts import FIXED, VERSION, Pieces, read_rating, texts_for
 from palate.data.ratings import rated_before, ratings_of
-from palate.parts.rating_prompts import (
-    PromptTokens,
-    RatingWords,
-    by_length,
-    last_states,
-    places_of,
-    rating_words,
-    written,
-)
+from palate.parts.prompting import by_length, last_states, places_of, written
+from palate.parts.rating_prompts import PromptTokens, RatingWords, rating_words
 from palate.training.loop import optimise, seeded
 
 TOLD = 20
 """The likeliest first tokens that a chat model is asked for."""
 
 
-class RatingPromptedConfig(Config):
+class RatingPromptedConfig(KeepingConfig):
     answer: Literal["probability", "text"] = "probability"
     backbone: Part | None = Part(name="nano")
     """The language model that answers where no chat model is named."""
@@ -81,11 +72,6 @@ class RatingPromptedConfig(Config):
     parallel: int = Field(4, ge=1)
     """Questions to a chat model at once."""
     ledger: str | None = "rating-answers.sqlite"
-    """The file in which a chat model's answers are kept, so that none is paid for twice; None keeps none."""
-    budget_tokens: int | None = Field(None, ge=1)
-    """What all calls of the ledger together may use."""
-    budget_money: float | None = Field(None, gt=0)
-    """In the money of the chat model's prices."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -93,8 +79,6 @@ class RatingPromptedConfig(Config):
             raise ValueError("thinking is written before the answer, so it needs answer=text")
         if self.chat is None and self.backbone is None:
             raise ValueError("name a chat model (chat=endpoint) or a language model (backbone=nano)")
-        if self.ledger is None and (self.budget_tokens is not None or self.budget_money is not None):
-            raise ValueError("a budget is kept in the ledger: name one, or drop the budget")
         return self
 
     @property
@@ -230,20 +214,10 @@ class RatingPrompted:
             again = chat.reply(ChatRequest(said, max_tokens=12))
             return self._read(again.text), True
 
-        with self._keeping() as chat:
+        assert self.chat is not None
+        with config.keeping(self.chat, self.facts["prompt"]) as chat:
             for row, (found, again) in each(range(len(rows)), partial(ask, chat), config.parallel):
                 yield row, found, again
-
-    @contextmanager
-    def _keeping(self) -> Iterator[ChatModel | KeptReplies]:
-        """The chat model, through its ledger. A scripted one costs nothing and may answer otherwise the next time."""
-        chat, config = self.chat, self.config
-        assert chat is not None
-        if config.ledger is None or chat.pretrained == "no":
-            yield chat
-            return
-        with Ledger(Path(config.ledger).expanduser(), Budget(config.budget_tokens, config.budget_money)) as ledger:
-            yield KeptReplies(chat, ledger, self.facts["prompt"])
 
     def _expected(self, reply: ChatReply) -> float:
         """The expectation over the ratings among the likeliest first tokens; NaN where none of them is one."""
@@ -269,7 +243,7 @@ class RatingPrompted:
             for some in by_length(prompts):
                 yield some, self._likelihoods(lm, prompts[some], words), False
             return
-        stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"])
+        stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"], inside=True)
         if room is not None and lm.kind == "causal":  # what is written stands behind the prompt
             room -= max(self.config.longest, int(stricter.lengths[0]) + 12)
         prompts = tokens.prompts(rows, None, room)

@@ -39,7 +39,8 @@ from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.rating_prompts import VERSION, Pieces, nearest_level, texts_for
 from palate.data.ratings import RatingBatches, ratings_of
-from palate.parts.rating_prompts import PromptTokens, RatingWords, by_length, last_states, places_of, rating_words
+from palate.parts.prompting import by_length, last_states, places_of
+from palate.parts.rating_prompts import PromptTokens, RatingWords, rating_words
 from palate.training.loop import optimise
 from palate.training.shell import GradientSystem, Lesson
 

@@ -29,10 +29,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from palate.annotation.replies import KeepingConfig
 from palate.backbones.item_text import ItemText
 from palate.core import store
 from palate.core.chat import NOTHING_USED, Usage
-from palate.core.config import Config, Part, configure
+from palate.core.config import Part, configure
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import ChatModel, FloatArray, Judge, LanguageModel, ScoresAll
@@ -49,7 +50,7 @@ from palate.parts.solved_examples import SolvedExamples
 from palate.training.loop import optimise, seeded
 
 
-class RankPromptedConfig(Config):
+class RankPromptedConfig(KeepingConfig):
     answer: Literal["probability", "text"] = "probability"
     """What is read: how likely each label comes next, or a ranking that is written."""
     backbone: Part | None = Part(name="nano")
@@ -80,6 +81,7 @@ class RankPromptedConfig(Config):
     """The longest answer."""
     parallel: int = Field(4, ge=1)
     """Questions to a chat model at once."""
+    ledger: str | None = "ranking-answers.sqlite"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -87,6 +89,9 @@ class RankPromptedConfig(Config):
             raise ValueError("thinking is written before the answer, so it needs answer=text")
         if self.labels == "letters" and self.candidates > len(LETTERS):
             raise ValueError("there are 26 letters: more candidates need labels=numbers")
+        if self.chat is not None and self.answer == "probability" and self.labels == "numbers" and self.candidates > 9:
+            # The first token of an answer is read, and 1 may be the first of 10.
+            raise ValueError("the first token of a chat model's answer does not tell 1 from 10: use labels=letters")
         if self.chat is None and self.backbone is None:
             raise ValueError("name a chat model (chat=endpoint) or a language model (backbone=nano)")
         return self
@@ -172,7 +177,8 @@ class RankPrompted:
     def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
         self.solved, self.facts, self.record = None, {}, Record()
         config = self.config
-        self.retriever.fit(train, run.inside("retriever"))  # type: ignore[attr-defined]
+        share = 1.0 if self.backbone is None else 0.5
+        self.retriever.fit(train, run.inside("retriever", share), judge)  # type: ignore[attr-defined]
         texts = config.text.render(train)
         if self.backbone is not None:
             wording = question([], [], "one", config.labels).split("\n")
@@ -219,8 +225,9 @@ class RankPrompted:
                 rng = np.random.default_rng([self.facts["seed"], order, len(recent), *recent, *offered.tolist()])
                 shown = rng.permutation(offered)
                 texts = [self.texts[item] for item in shown.tolist()]
-                prompt = question(told, texts, self._ask, config.labels, examples)
-                made.append(Question(row, shown, tuple(texts), prompt))
+                made.append(Question(
+                    row, shown, tuple(texts), tuple(told), tuple(examples), self._ask, config.labels
+                ))  # fmt: skip
         return made
 
     @property
@@ -248,7 +255,8 @@ class RankPrompted:
         if not questions:
             return []
         if self.chat is not None:
-            return ask_chat(self.chat, questions, manner)
+            with config.keeping(self.chat, self.facts["prompt"]) as chat:
+                return ask_chat(chat, questions, manner)
         assert self.backbone is not None
         return ask_model(self.backbone, questions, manner)
 
@@ -260,8 +268,8 @@ class RankPrompted:
         return replace(rank(blocks, k, leave_out=requests.leave_out, candidates=requests.candidates), exact=False)
 
     def score(self, requests: Requests, candidates: Ragged) -> npt.NDArray[np.float32]:
-        """``[sum of C]``: above 1 those asked about, in [0, 1] as the first stage has it the others, -1 what it cannot
-        score; NaN for an item added later."""
+        """``[sum of C]``: above 1 those asked about, up to 1 the others by their place in the first stage, -1 what it
+        cannot score; NaN for an item added later."""
         return pick(self._blocks(requests), candidates)
 
     def _blocks(self, requests: Requests) -> Iterator[FloatArray]:
@@ -294,9 +302,10 @@ class RankPrompted:
     def _scores(self, worth: npt.NDArray[np.float64], first: IntArray, items: IntArray) -> npt.NDArray[np.float64]:
         """Between 1 and 2; equal ones keep the first stage's order."""
         if self.config.answer == "probability":
-            return 2 + worth / (1 - worth)
+            worth = 1 + worth / (1 - worth)
         place = np.argsort(first)[np.searchsorted(np.sort(first), items)]
-        return 1 + 0.99 * worth + 1e-3 * (1 - place / len(first))
+        # Large enough that float32 tells two of 50 places apart, and less than one place of an answer is worth.
+        return 1 + 0.99 * worth + 1e-5 * (1 - place / len(first))
 
     # -- on disk -----------------------------------------------------------------------------------------------------
 
@@ -320,8 +329,16 @@ class RankPrompted:
 
 
 def first_stage(block: FloatArray) -> FloatArray:
-    """Scores between 0 and 1 in the order of ``block``'s; -1 for what it cannot score, behind all others."""
-    return np.where(np.isnan(block), -1, 0.5 + 0.5 * block / (1 + np.abs(block))).astype(np.float32)
+    """``[b, N]`` scores above 0 and up to 1 in the order of ``block``'s, equal where those are: by place, since no
+    formula of the score keeps all of them apart. -1 for what it cannot score, behind all others."""
+    order = np.argsort(-block, axis=1)
+    ordered = np.take_along_axis(block, order, axis=1)
+    place = np.zeros(block.shape, dtype=np.int64)
+    np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1, out=place[:, 1:])
+    scores = np.empty(block.shape, dtype=np.float32)
+    np.put_along_axis(scores, order, (1 - place / max(block.shape[1], 1)).astype(np.float32), axis=1)
+    scores[np.isnan(block)] = -1
+    return scores
 
 
 def tiny() -> RankPromptedConfig:

@@ -48,7 +48,6 @@ from palate.backbones.text_model import TextModel
 from palate.core import store
 from palate.core.config import Config, Part, configure
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError
 from palate.core.protocols import Continues, FloatArray, Judge, Profiler, Recommender, UserTokenizer
 from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Rankings
@@ -57,8 +56,9 @@ from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.lettered import LetteredBatch, LetteredBatches
-from palate.parts.lettered import LETTERS, UNKNOWN, Script, of_letters, read_packed, written
-from palate.parts.rating_prompts import by_length
+from palate.data.ranking_prompts import LETTERS
+from palate.parts.lettered import UNKNOWN, Script, of_letters, written
+from palate.parts.prompting import by_length, check_decodes, read_packed
 from palate.training.loop import optimise
 from palate.training.shell import GradientSystem, Lesson
 
@@ -168,8 +168,7 @@ class ULMRec(GradientSystem[ULMRecConfig, nn.Module]):
             said = [f" {text}" for text in (*self._preferences, *indexes) if text]
             told = [*written(self.config.length, titles), *said]
             self.backbone.prepare(told, run, optimise, fitted_on=train.fingerprint)
-            if self.backbone.kind != "causal":
-                raise ConfigError("ULMRec needs a decoder-only language model; this one is an encoder and a decoder")
+            check_decodes(self.backbone, "ULMRec")
         if self.config.codes == "tokens":
             self.backbone.add_tokens(sorted({code for index in indexes for code in index.split()}))
         self._script = self._written(titles, self._read_indexes(indexes))
@@ -191,7 +190,7 @@ class ULMRec(GradientSystem[ULMRecConfig, nn.Module]):
         )  # fmt: skip
 
     def _read_indexes(self, spelled: list[str]) -> Ragged:
-        return self.backbone.read([f" {text}" if text else UNKNOWN for text in spelled])
+        return self.backbone.read([f" {text}" if text else UNKNOWN for text in spelled], inside=True)
 
     def identity(self, train: Dataset) -> dict[str, object]:
         return super().identity(train) | {"index": digest(self.user_index.numbers.tobytes()).hexdigest()}
@@ -200,10 +199,14 @@ class ULMRec(GradientSystem[ULMRecConfig, nn.Module]):
         return self.backbone.model
 
     def lesson(self, train: Dataset, run: Run) -> Lesson:
+        """Indexes and preferences are those of all of a user's train part: a question about one of its events tells an
+        index learnt from that event's review and from later ones, and so do the sentences. What is asked in validation
+        and test is later than both, so no figure gains by it; the letters are taught by better indexes than they will
+        be asked with."""
         config, numbers = self.config, self.user_index.numbers
         indexes = self._read_indexes(self.user_index.spelled(numbers))
         preferences = self.backbone.read(
-            [f" {text}" if text else "" for text in self._preferences], config.preference_tokens
+            [f" {text}" if text else "" for text in self._preferences], config.preference_tokens, inside=True
         )
         named, met = numbers[:, 0] >= 0, train.histories.lengths > 0
         of_task = {"preference": named & (preferences.lengths > 0), "index": named & met, "history": named & met}
