@@ -10,13 +10,12 @@ wide and lie in 200 clumps; the tokenizer is residual k-means as it is by defaul
 from __future__ import annotations
 
 from copy import deepcopy
-from statistics import median
 
 import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.harness import Result, must, peak_memory, result, timed
+from benchmarks.harness import Result, compare, must
 from palate.core.dataset import Dataset
 from palate.core.naming import NamesVectors
 from palate.core.run import Run
@@ -44,10 +43,8 @@ def run(quick: bool = False) -> list[Result]:
         searchable(anew(after, vectors, rounds))
 
     check(fitted, *ours())
-    peak_mb = peak_memory(ours)
-    seconds = median(timed(ours) for _ in range(3 if quick else 7))
     said = f"names of all {known + new:,} fitted anew"
-    return [result(f"living-catalogue, {new:,} new of {known:,}", seconds, said, timed(reference), peak_mb=peak_mb)]
+    return [compare(f"living-catalogue, {new:,} new of {known:,}", ours, {said: reference}, repeats=3)]
 
 
 def catalogue(n_items: int) -> Dataset:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from palate.core.protocols import ItemTokenizer, UserTokenizer
+    from palate.evaluation.index_health import IndexHealth
     from palate.runs import FittedRun
 
 FAMILIES, SHOWN = 6, 5
@@ -51,8 +52,8 @@ def names(
     asker = Asker(fitted)
     parts = getattr(asker.system, "parts", {})
     if "user_index" in parts:
-        told = index_told(fitted, parts["user_index"])
-        print(json.dumps(told, indent=2) if as_json else "\n".join(index_lines(fitted.name, told)))
+        told = index_health(fitted, parts["user_index"])
+        print(json.dumps(asdict(told), indent=2) if as_json else f"{fitted.name} {told.table()}")
         return
     tokenizer: ItemTokenizer | None = parts.get("tokenizer")
     if tokenizer is None:
@@ -72,49 +73,14 @@ def names(
             print(f"  {token:<12} {' · '.join(asker.titles[row] for row in rows[:SHOWN])}  ({len(rows)} in all)")
 
 
-def index_told(fitted: FittedRun, index: UserTokenizer) -> dict[str, Any]:
-    """What is known of a user index; on the world its agreement with the planted tastes, by one code and by two."""
-    from dataclasses import asdict
-
-    import numpy as np
-
+def index_health(fitted: FittedRun, index: UserTokenizer) -> IndexHealth:
+    """Of a run's user index; on the world with the tastes that were planted."""
     from palate.data.world import planted
-    from palate.evaluation.agreement import agreement
+    from palate.evaluation.index_health import index_health as measured
 
-    numbers = index.numbers
-    named = np.flatnonzero(numbers[:, 0] >= 0)
-    used = [len(np.unique(level)) for level in numbers[named].T]
-    facts = getattr(index, "facts", {})
-    told: dict[str, Any] = {
-        "users": len(numbers), "named": len(named), "codes in use": used,
-        "different": len(np.unique(numbers[named], axis=0)), "read": facts.get("read"), "repair": facts.get("repair"),
-        "notes": facts.get("notes", []),
-    }  # fmt: skip
     truth = planted(fitted.dataset)
-    if truth is not None and len(named) > 1:
-        loved = truth.truth.readers.taste[named, :-1] > 0
-        told["planted tastes"] = {
-            depth: asdict(agreement(np.unique(numbers[named, :depth], axis=0, return_inverse=True)[1].ravel(), loved))
-            for depth in range(1, min(2, numbers.shape[1]) + 1)
-        }
-    return told
-
-
-def index_lines(name: str, told: dict[str, Any]) -> list[str]:
-    """The same for a person."""
-    lines = [
-        f"{name} names {told['named']:,} of {told['users']:,} users, {told['different']:,} differently; "
-        f"codes in use a level: {', '.join(map(str, told['codes in use']))}",
-        f"read: {told['read']}",
-    ]
-    for depth, found in told.get("planted tastes", {}).items():
-        above = found["above"]
-        lines.append(
-            f"planted tastes (simulated), users grouped by {depth} code{'s' * (depth > 1)} ({found['groups']} groups): "
-            f"NMI {found['own']:.3f}, random index {found['random']:.3f}, "
-            f"above it {above['value']:+.3f} [{above['low']:+.3f}, {above['high']:+.3f}]"
-        )
-    return [*lines, *(f"note: {note}" for note in told["notes"])]
+    loved = None if truth is None else truth.truth.readers.taste[:, :-1] > 0
+    return measured(index.numbers, loved, getattr(index, "facts", {}))
 
 
 def vectors_of(fitted: FittedRun, tokenizer: ItemTokenizer, encoder: str | None) -> np.ndarray | None:

@@ -25,6 +25,7 @@ def serve(
     timeout: Annotated[float, Parameter(name="--timeout")] = 10.0,
     waiting: int = 1024,
     index: Literal["exact", "usearch", "faiss"] = "exact",
+    index_settings: Annotated[tuple[str, ...], Parameter(name="--index-set", negative="")] = (),
     mcp: Annotated[bool, Parameter(negative="")] = False,
     mcp_http: Annotated[bool, Parameter(negative="")] = False,
     allow_writes: Annotated[bool, Parameter(negative="")] = False,
@@ -58,6 +59,9 @@ def serve(
         Questions that may wait for a run; further ones are told to come back later.
     index
         Search item vectors by an index; its recall against exact search is measured and told when a run is opened.
+    index_settings
+        One setting of the index as key=value: reach and effort of usearch, probe_share of faiss, at_least (the recall
+        below which it is refused).
     mcp
         Be an MCP server on standard input and output instead of an HTTP server.
     mcp_http
@@ -65,12 +69,15 @@ def serve(
     allow_writes
         Let MCP clients write events.
     """
+    from palate.core.config import parse_settings
     from palate.core.errors import MissingExtraError, MisuseError
 
     if any(find_spec(package) is None for package in PACKAGES):
         raise MissingExtraError.needing("palate serve", "serve")
     if not 0 <= port < 2**16 or timeout <= 0 or waiting < 1 or watch < 0:
         raise MisuseError("--port is 0 to 65535, --timeout and --waiting are above 0, --watch is not below 0")
+    if index_settings and index == "exact":
+        raise MisuseError("--index-set is for an index: add --index usearch or --index faiss")
     if (mcp or mcp_http) and find_spec("mcp") is None:
         raise MissingExtraError.needing("palate serve --mcp", "mcp")
     if mcp and mcp_http:
@@ -90,7 +97,7 @@ def serve(
         folders,
         store or run.absolute().parent / "serving.sqlite",
         fits=fits,
-        limits=Limits(waiting=waiting, seconds=timeout, index=index),
+        limits=Limits(waiting=waiting, seconds=timeout, index=index, index_settings=parse_settings(index_settings)),
     )
     service.watch(watch)
     if mcp:

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class Mean:
-    """A mean over questions with its normal 95 % interval."""
+    """A mean over questions with its normal 95 % interval; why not one over users, docs/decisions.md says."""
 
     n: int = 0
     total: float = 0.0
@@ -55,7 +55,7 @@ class PositionBias:
     def add(self, worth: Floats, orders: IntArray) -> None:
         """One question: ``orders`` ``[o, C]`` says which candidate stood at each place, ``worth`` ``[o, C]`` how good
         the model found the one at each place (higher is better, equal ones share their places)."""
-        given = np.stack([places(row) for row in worth])
+        given = np.stack([midranks(row) for row in worth])
         at = np.arange(given.shape[1], dtype=np.float64)
         self.copied.add(_mean([correlation(at, row) for row in given]))
         by_candidate = np.empty_like(given)
@@ -87,8 +87,8 @@ class PositionBias:
         return said
 
 
-def places(worth: npt.NDArray[np.floating]) -> Floats:
-    """``[C]`` the place of each, 1 = best; equal ones share the mean of theirs."""
+def midranks(worth: npt.NDArray[np.floating]) -> Floats:
+    """``[C]`` the rank of each, 1 = best; equal ones share the mean of theirs."""
     better = (worth[:, None] < worth[None, :]).sum(1)
     equal = (worth[:, None] == worth[None, :]).sum(1)
     return better + (equal + 1) / 2.0

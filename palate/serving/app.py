@@ -219,7 +219,7 @@ def _add_state(app: FastAPI, service: Service, reading: Any) -> None:
     @app.get("/ready", tags=["state"])
     async def ready() -> Health:
         """Runs and ledger answer too."""
-        problem = service.ready()
+        problem = await service.readiness()
         if problem is not None:
             raise LateError(problem)
         return Health("ready")

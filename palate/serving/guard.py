@@ -39,6 +39,8 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 """Of every answer that does not say otherwise itself."""
 LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
+ONCE = (b"host", b"authorization", b"content-type")
+"""Two readers of a request could each believe another one of these."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -77,6 +79,8 @@ class Guard:
             await send(message)
 
         try:
+            if len(headers) < len(scope["headers"]):
+                _check_repeated([key.lower() for key, _ in scope["headers"]])
             if self._local_only:
                 _check_host(headers.get(b"host", ""))
             _check_page(headers, headers.get(b"host", ""))
@@ -95,6 +99,12 @@ class Guard:
             self._log.info(
                 "request", request=name, method=method, route=route, status=status, ms=round(1000 * seconds, 2)
             )
+
+
+def _check_repeated(names: list[bytes]) -> None:
+    for name in ONCE:
+        if names.count(name) > 1:
+            raise RefusedError(400, "repeated", f"send the header {name.decode().title()} once")
 
 
 def _check_host(host: str) -> None:

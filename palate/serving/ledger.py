@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from palate.core.errors import MissingExtraError, PalateError
+from palate.core.errors import ConfigError, MissingExtraError, PalateError
 from palate.questions import Later
 from palate.serving.stores import Cursor, SqliteStore, Store
 
@@ -69,6 +69,8 @@ class Ledger:
 
     def __init__(self, place: Path | str) -> None:
         self._store = _open(place)
+        self.away = not isinstance(self._store, SqliteStore)
+        """Whether reading may take as long as a network does."""
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -175,13 +177,17 @@ class Ledger:
 
 
 def _open(place: Path | str) -> Store:
-    if not str(place).startswith(URLS):
+    scheme, is_url, rest = str(place).partition("://")
+    if not is_url:
         return SqliteStore(Path(place), _TABLES)
+    url = f"{scheme.lower()}://{rest}"
+    if not url.startswith(URLS):  # not repeated: it may hold a password
+        raise ConfigError("--store is a file or postgresql://USER@HOST/NAME; it names another kind of address")
     if find_spec("psycopg") is None:
         raise MissingExtraError.needing("a PostgreSQL store", "postgres")
     from palate.serving.postgres import PostgresStore
 
-    return PostgresStore(str(place), _TABLES)
+    return PostgresStore(url, _TABLES)
 
 
 def _now() -> int:

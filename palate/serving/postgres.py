@@ -47,6 +47,17 @@ class Marked(psycopg.Cursor[Row]):
         return super().execute(query.replace("?", "%s"), params, **options)
 
 
+AWAY = "the database of events does not answer; ask again soon"
+
+
+class LostError(Exception):
+    """A connection that was open is not any more."""
+
+    def __init__(self, failure: psycopg.Error) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
 class PostgresStore:
     """``url`` as libpq reads it (``postgresql://user@host/name``); what it leaves out libpq takes from ``PGPASSWORD``,
     ``~/.pgpass`` and the like. Raises ``StoreError`` where nobody answers there."""
@@ -86,17 +97,22 @@ class PostgresStore:
         try:
             try:
                 return self._read(statement, values)
-            except psycopg.OperationalError as failure:
-                if failure.sqlstate is not None and not isinstance(failure, errors.AdminShutdown):
-                    raise
+            except LostError:
                 self._readers.drop()  # the database went away since they were used; perhaps it is back
                 return self._read(statement, values)
+        except LostError as lost:
+            raise StoreError(AWAY) from lost.failure
         except psycopg.Error as failure:
             raise _said(failure) from failure
 
     def _read(self, statement: str, values: Sequence[object]) -> list[Row]:
         with self._readers.one() as reader:
-            return reader.execute(statement, values).fetchall()
+            try:
+                return reader.execute(statement, values).fetchall()
+            except psycopg.Error as failure:
+                if reader.closed:  # whatever the database called it: a restart, an idle session, a crash beside it
+                    raise LostError(failure) from failure
+                raise
 
     @contextmanager
     def writing(self) -> Iterator[Cursor]:
@@ -127,7 +143,7 @@ class PostgresStore:
     def _begun(self) -> Cursor:
         if self._writer is None or self._writer.closed:
             self._writer = self._connect()
-        cursor = self._writer.execute("BEGIN")
+        cursor = self._writer.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")  # whatever its default is
         cursor.execute("SELECT pg_advisory_xact_lock(?)", (LOCK,))
         return cursor
 
@@ -160,5 +176,5 @@ def _said(failure: psycopg.Error) -> StoreError:
     if isinstance(failure, errors.DiskFull):
         return FullDiskError("the disk of the database is full; nothing of this was written, reading goes on")
     if failure.sqlstate is None:
-        return StoreError("the database of events does not answer; ask again soon")
+        return StoreError(AWAY)
     return StoreError(f"the database of events refused this: {failure.diag.message_primary}")

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import polars as pl
 
@@ -25,7 +25,12 @@ from palate.serving.catalogue import Catalogue
 from palate.serving.covers import Covers
 from palate.serving.ledger import Ledger
 from palate.serving.spaces import Space, Spaces
+from palate.serving.waiting import Room, then
 
+T = TypeVar("T")
+
+READERS = 4
+"""Threads that read the events of users from a ledger that is away."""
 Stamp = tuple[str, int, int]
 """Which run lies in a folder: where it really is, and when and as which file its ``run.json`` was written."""
 
@@ -34,13 +39,14 @@ Stamp = tuple[str, int, int]
 class Limits:
     """at_once: questions of one batch. waiting: questions that may wait. seconds: how long one may take, all in all;
     ``slow_seconds`` for a new item, whose text must be read. index: how item vectors are searched, where a run holds
-    some."""
+    some; ``index_settings`` are those of ``palate.parts.retrieval.Retriever``."""
 
     at_once: int = 64
     waiting: int = 1024
     seconds: float = 10.0
     slow_seconds: float = 60.0
     index: Kind = "exact"
+    index_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,11 +140,13 @@ class Served:
             Spaces(self.asker, self._at_desk),
             Covers(self.run),
         )
+        # A desk that waited for a network would keep those waiting, too, whose questions need no ledger.
+        self._reading = Room(READERS, limits.waiting, f"reader of {name}") if ledger.away else None
         self._catch_up()
         with suppress(PalateError):  # without its data a run still answers histories
             self.asker.dataset  # noqa: B018  # read now, not while somebody waits
         with suppress(MisuseError):  # what holds no item vectors is asked as ever
-            self.asker.use_index(limits.index)
+            self.asker.use_index(limits.index, **limits.index_settings)
         self.asker.answers([self.asker.read(Question(history=[]))], 1)
         self.desk: Desk[Any, Any] = Desk(
             self._work, at_once=limits.at_once, waiting=limits.waiting, seen=seen, name=f"desk of {name}"
@@ -155,22 +163,29 @@ class Served:
                     fresh.append(asker.table_of([content]))
                 except PalateError as problem:
                     self.skipped.append(f"{content['item']}: {problem}")
-        if fresh:  # all in one go: each time, whatever is held of the catalogue is made anew
-            self._take_over(pl.concat(fresh))
+        self._take_over(fresh)
         asker.retire_items([item for item in self._ledger.retired(self.data) if item in asker.row_of])
 
-    def _take_over(self, items: pl.DataFrame) -> None:
+    def _take_over(self, items: Sequence[pl.DataFrame]) -> None:
+        """All in one go, as whatever is held of the catalogue is made anew each time; where that is refused one by
+        one, so that an item that cannot be taken keeps no other one out."""
+        if not items:
+            return
         try:
-            self.asker.add_items(items)
-            self.n_added += items.height
+            self.asker.add_items(pl.concat(items))
+            self.n_added += len(items)
         except PalateError as problem:
-            self.skipped += [f"{item}: {problem}" for item in items["item"]]
+            if len(items) == 1:
+                self.skipped.append(f"{items[0]['item'][0]}: {problem}")
+                return
+            for one in items:
+                self._take_over([one])
 
     # -- at the desk -------------------------------------------------------------------------------------------------
 
     def recommend(self, questions: Sequence[Question], k: int, *, why: bool = False) -> Future[list[Answer]]:
         """Answers in the order of the questions, with the events that were sent of a user."""
-        return self.desk.ask(Asking(k, why), questions)
+        return self._reading_first(questions, lambda whole: self.desk.ask(Asking(k, why), whole))
 
     def do(self, job: Callable[[], Any]) -> Future[list[Any]]:
         """Anything else that must not happen while questions are answered; the future holds one result."""
@@ -183,7 +198,19 @@ class Served:
 
     def explain(self, question: Question, items: Sequence[str]) -> Future[list[Any]]:
         """One answer: the score of each item, and what moved it."""
-        return self.do(lambda: self.asker.explained(self.asker.read(self._with_later(question)), items))
+
+        def put(whole: Sequence[Question]) -> Future[list[Any]]:
+            return self.do(lambda: self.asker.explained(self.asker.read(self._whole(whole[0])), items))
+
+        return self._reading_first([question], put)
+
+    def _reading_first(
+        self, questions: Sequence[Question], put: Callable[[Sequence[Question]], Future[T]]
+    ) -> Future[T]:
+        """Put questions to the desk, with the events that were sent of their users where those are far to fetch."""
+        if self._reading is None or all(question.user is None for question in questions):
+            return put(questions)
+        return then(self._reading.do(lambda: [self._with_later(question) for question in questions]), put)
 
     def _work(self, kind: Hashable, asked: list[Any]) -> list[Any]:
         if not isinstance(kind, Asking):
@@ -193,7 +220,7 @@ class Served:
         n = 0
         for place, question in enumerate(asked):
             try:
-                one = self.asker.read(self._with_later(question))
+                one = self.asker.read(self._whole(question))
             except PalateError as problem:
                 answers[place] = problem
                 continue
@@ -210,6 +237,9 @@ class Served:
         for place, answer in zip(read, given, strict=True):
             answers[place] = answer
 
+    def _whole(self, question: Question) -> Question:
+        return self._with_later(question) if self._reading is None else question
+
     def _with_later(self, question: Question) -> Question:
         if question.user is None:
             return question
@@ -223,6 +253,12 @@ class Served:
         """Recommend a new item from now on; at the desk, or before it opens."""
         self.asker.add_items(self.asker.table_of([content]))
         self.n_added += 1
+
+    def close(self, seconds: float | None = None) -> None:
+        """Take nothing more and answer what waits; given ``seconds``, for no longer and only what is at the desk."""
+        if self._reading is not None:
+            (self._reading.finish if seconds is None else self._reading.close)()
+        self.desk.close(seconds)
 
     # -- what can be said of it --------------------------------------------------------------------------------------
 

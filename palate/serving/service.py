@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from palate.core.errors import MisuseError, PalateError, UnknownIdError, nearest
-from palate.serving.batching import ClosedError, Desk
+from palate.serving.batching import BusyError, ClosedError, Desk
 from palate.serving.board import Board, Leaderboard
 from palate.serving.fits import FitCard, Fits
 from palate.serving.ledger import ConflictError, Event, Ledger, Written
 from palate.serving.logs import Log, make_log
 from palate.serving.metrics import Metrics
 from palate.serving.served import Limits, RunCard, Served, stamp_of
-from palate.serving.waiting import Room, in_time
+from palate.serving.waiting import LateError, Room, in_time
 
 T = TypeVar("T")
 
 BATCHES_AT_ONCE = 256
 """Requests that write events and share one flush to disk."""
 BATCHES_WAITING = 128
+READY_SECONDS, PROBES_WAITING = 2.0, 32
+"""A ledger that does not answer so soon is not ready, and so many who ask that may wait."""
 LOOKS, LOOKS_WAITING, LONG_LOOKS_WAITING, CHANGES_WAITING = 4, 256, 16, 64
 """Threads that look around, and how many looks and changes may wait; more are told to come back."""
 FROM_NOW_ON = "recommended from now on"
@@ -81,7 +83,7 @@ class Service:
         self._watcher: threading.Thread | None = None
         # Rooms of their own, so that a slow look at a catalogue never keeps a change or a quick look waiting.
         self._looks, self._long_looks = Room(LOOKS, LOOKS_WAITING, "look"), Room(1, LONG_LOOKS_WAITING, "long look")
-        self._changes = Room(2, CHANGES_WAITING, "change")
+        self._changes, self._probes = Room(2, CHANGES_WAITING, "change"), Room(1, PROBES_WAITING, "probe")
         self._writing: Desk[tuple[Event, ...], list[Written]] = Desk(
             lambda data, batches: self.ledger.append(str(data), batches),
             at_once=BATCHES_AT_ONCE, waiting=BATCHES_WAITING, name="desk of the ledger",
@@ -141,8 +143,15 @@ class Service:
         """The fits of the folder that is watched for them, by default the first run's."""
         return self.fits.cards({served.folder.resolve() for served in self._runs.values()})
 
+    async def readiness(self) -> str | None:
+        """What ``ready`` says, asked aside, so that a ledger that hangs keeps nobody else waiting."""
+        try:
+            return await in_time(self._probes.do(self.ready), READY_SECONDS)
+        except (BusyError, LateError):
+            return f"the ledger does not answer within {READY_SECONDS:g} s"
+
     def ready(self) -> str | None:
-        """Why this server cannot do its work, None when it can."""
+        """Why this server cannot do its work, None when it can; as long as the ledger takes."""
         if self._stop.is_set():
             return "this server is shutting down"
         idle = [name for name, served in self._runs.items() if not served.desk.open]
@@ -192,7 +201,7 @@ class Service:
             for served in able:
                 try:
                     if item not in served.asker.row_of:
-                        served.do(_adding(served, content)).result()
+                        self._change(served, _adding(served, content))
                     said[served.name] = FROM_NOW_ON
                 except PalateError as problem:
                     problems.append(problem)
@@ -211,9 +220,17 @@ class Service:
             ids = [self._id_of(shared, item) for item in items]
             self.ledger.retire(shared[0].data, ids, back=back)
             for served in shared:
-                served.do(_retiring(served, ids, back)).result()
+                self._change(served, _retiring(served, ids, back))
         self.log.info("items retired", data=shared[0].data, items=len(ids), back=back)
         return ids
+
+    def _change(self, served: Served, job: Callable[[], None]) -> None:
+        """Change a run's catalogue at its desk, and say so where that cost it its index."""
+        indexed = served.asker.recall is not None
+        served.do(job).result()
+        if indexed and served.asker.recall is None:
+            said = "built anew it finds too little; this run is searched exactly from now on"
+            self.log.warning("index given up", run=served.name, said=said)
 
     def _sharing(self, data: str) -> list[Served]:
         """The runs that were fitted on the same data."""
@@ -258,7 +275,7 @@ class Service:
         self._problems.pop(name, None)
         self.metrics.reloads.labels(name, "replaced").inc()
         self.log.info("run replaced", run=name)
-        old.desk.close()
+        old.close()
         return "replaced"
 
     def watch(self, seconds: float) -> None:
@@ -285,10 +302,10 @@ class Service:
         self._look.set()
         if self._watcher is not None:
             self._watcher.join(self.limits.slow_seconds)
-        for room in (self._looks, self._long_looks, self._changes):
+        for room in (self._looks, self._long_looks, self._changes, self._probes):
             room.close()
         for served in self._runs.values():
-            served.desk.close(self.limits.seconds)
+            served.close(self.limits.seconds)
         self._writing.close(self.limits.seconds)
         self.ledger.close()
 

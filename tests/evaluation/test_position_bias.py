@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from palate.evaluation.position_bias import PositionBias, correlation, places
+from palate.evaluation.position_bias import PositionBias, correlation, midranks
 
 
 def asked(judge: str, n: int = 200, orders: int = 3, c: int = 8) -> PositionBias:
@@ -40,8 +40,8 @@ def test_the_figures_tell_who_copies_and_who_knows() -> None:
 def test_it_is_spearmans_with_shared_places() -> None:
     rng = np.random.default_rng(1)
     one, other = rng.integers(0, 4, 9).astype(float), rng.normal(size=9)
-    np.testing.assert_allclose(places(one), rankdata(-one))
-    assert correlation(places(one), places(other)) == pytest.approx(spearmanr(one, other).statistic)
+    np.testing.assert_allclose(midranks(one), rankdata(-one))
+    assert correlation(midranks(one), midranks(other)) == pytest.approx(spearmanr(one, other).statistic)
     assert np.isnan(correlation(np.ones(3), np.arange(3.0)))
     bias = PositionBias()
     bias.add(np.zeros((2, 3)), np.array([[0, 1, 2], [2, 1, 0]]))

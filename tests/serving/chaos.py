@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from palate.serving.ledger import Ledger
+from palate.serving.ledger import LATER_EVENTS, Ledger
 from tests.serving.conftest import client, process
 from tests.serving.database import Database
 
@@ -62,7 +62,8 @@ class Clients:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``lost`` and ``doubled`` must be 0; ``held`` counts retries that found their event written."""
+    """``lost`` and ``doubled``, what answers about users count beyond what was sent, must be 0; ``held`` counts retries
+    that found their event written."""
 
     rounds: int
     acknowledged: int
@@ -96,13 +97,16 @@ def chaos(run: Path, store: Path | str, rounds: int, seed: int, database: Databa
             _wait_for_more(clients)
             _check_items(clients.address)
             clients.stop = True
+            for thread in threads:
+                thread.join()
+            told = _told_of_users(clients.address)
             server.terminate()
             assert server.wait(PATIENCE) == 0, "told to stop, a server ends well"
     finally:
         clients.stop = True
         for thread in threads:
             thread.join()
-    return _outcome(clients, store, rounds)
+    return _outcome(clients, store, rounds, told)
 
 
 def _start(living: ExitStack, run: Path, store: Path | str, clients: Clients) -> Any:
@@ -125,6 +129,14 @@ def _check_items(address: str) -> None:
         assert "b002" not in items
 
 
+def _told_of_users(address: str) -> int:
+    """Events that the server's own answers about the users count."""
+    with client(address) as asked:
+        pages = [asked.get("/v1/users/one", params={"user": f"u{number}"}).json() for number in range(CLIENTS)]
+    assert all(page["total"] < LATER_EVENTS for page in pages), "more than are read of a user: lower the rounds"
+    return sum(page["total"] for page in pages)
+
+
 def _wait_for_more(clients: Clients) -> None:
     wanted, until = len(clients.acknowledged) + EVENTS_A_ROUND, time.monotonic() + PATIENCE
     while len(clients.acknowledged) < wanted:
@@ -132,7 +144,7 @@ def _wait_for_more(clients: Clients) -> None:
         time.sleep(0.01)
 
 
-def _outcome(clients: Clients, store: Path | str, rounds: int) -> Outcome:
+def _outcome(clients: Clients, store: Path | str, rounds: int, told: int) -> Outcome:
     ledger = Ledger(store)
     rows: Sequence[Any] = ledger._store.read('SELECT key, "user", item, time FROM events')
     ledger.close()
@@ -140,7 +152,7 @@ def _outcome(clients: Clients, store: Path | str, rounds: int) -> Outcome:
     lost = sum(written.get(key) != event for key, event in clients.acknowledged.items())
     unasked = len(written.keys() - clients.acknowledged.keys())
     assert unasked <= CLIENTS, "at most one event a client was under way at the end"
-    doubled = len(rows) - len({(user, at) for _, user, _, at in rows})
+    doubled = told - len({(user, at) for _, user, _, at in rows})
     return Outcome(
         rounds, len(clients.acknowledged), lost, doubled, clients.held, clients.failures,
         tuple(sorted(clients.refusals)),

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,21 +49,25 @@ class Database:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         quiet = ["-c", "listen_addresses=", "-c", "autovacuum=off", "-c", "shared_buffers=16MB"]
-        self._server = subprocess.Popen(
-            [self._place / "postgres", "-D", "data", "-k", str(self._folder), *quiet],
-            cwd=self._folder, stderr=subprocess.DEVNULL, start_new_session=True, **self._user,
-        )  # fmt: skip
+        log = self._folder / "log"  # a file: a pipe that nobody reads would stop it
+        with log.open("w") as said:
+            self._server = subprocess.Popen(
+                [self._place / "postgres", "-D", "data", "-k", str(self._folder), *quiet],
+                cwd=self._folder, stderr=said, start_new_session=True, **self._user,
+            )  # fmt: skip
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
+        while time.monotonic() < until and self._server.poll() is None:
             try:
                 return self.say("SELECT 1")
             except Exception:
                 time.sleep(0.05)
-        raise AssertionError("the PostgreSQL server of the tests does not answer")
+        self.kill()
+        raise AssertionError(f"the PostgreSQL server of the tests does not answer: {log.read_text()[-2000:]}")
 
     def kill(self) -> None:
         """``kill -9`` of the server and of everything it started."""
-        os.killpg(self._server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(self._server.pid, signal.SIGKILL)
         self._server.wait()
         (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 

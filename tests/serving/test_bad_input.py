@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -193,6 +195,7 @@ def test_bytes_that_are_no_http_close_the_connection(server: Any) -> None:
         head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nX: " + b"y" * 600_000,
         head + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
         head + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ):
         with socket.create_connection((host, port), timeout=10) as raw:
             try:
@@ -202,3 +205,48 @@ def test_bytes_that_are_no_http_close_the_connection(server: Any) -> None:
                 continue
             assert said.startswith(b"HTTP/1.1 4"), sent[:80]
     assert server.get("/health").status_code == 200
+
+
+def everything(raw: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    said = b""
+    while more := raw.recv(65536):
+        said += more
+    return said
+
+
+def test_a_body_is_never_taken_for_a_request(server: Any) -> None:
+    """Whoever offers another protocol with a body is refused; without one the offer is ignored."""
+    offer = b" HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    body = b"GET /v1/runs HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    length = b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n"
+    for head in (b"POST /v1/recommend" + offer + length, b"GET /health" + offer + length):
+        with socket.create_connection((server.base_url.host, server.base_url.port), timeout=10) as raw:
+            raw.sendall(head)
+            said = raw.recv(1000)
+            with suppress(ConnectionError):  # closed already
+                raw.sendall(body)
+                said += everything(raw)
+            assert said.startswith(b"HTTP/1.1 400")
+            assert len(re.findall(rb"HTTP/1\.1 \d", said)) == 1, "the body was answered"
+            assert said.endswith(b"send no Upgrade with a body.")
+    with socket.create_connection((server.base_url.host, server.base_url.port), timeout=10) as raw:
+        raw.sendall(b"GET /health" + offer + b"\r\n")
+        said = everything(raw)
+        assert said.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in said
+
+
+def test_headers_that_two_readers_could_read_differently_come_once(server: Any) -> None:
+    own = b"Host: localhost\r\nContent-Length: 2\r\nConnection: close\r\nX-Any: 1\r\nX-Any: 2\r\n"
+    for added, status in (
+        (b"hOST: evil.example\r\nContent-Type: application/json\r\n", 400),
+        (b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\nContent-Type: application/json\r\n", 400),
+        (b"Content-Type: application/json\r\nContent-Type: text/plain\r\n", 400),
+        (b"Content-Type: application/json\r\n", 422),
+    ):
+        with socket.create_connection((server.base_url.host, server.base_url.port), timeout=10) as raw:
+            raw.sendall(b"POST /v1/recommend HTTP/1.1\r\n" + own + added + b"\r\n{}")
+            said = everything(raw)
+        assert said.startswith(b"HTTP/1.1 %d" % status), added
+        assert (b'"repeated"' in said) == (status == 400)

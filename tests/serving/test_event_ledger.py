@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palate.core.errors import StoreError
+from palate.core.errors import ConfigError, StoreError
 from palate.serving.ledger import ConflictError, Event, Ledger, Written
 from palate.serving.stores import FullDiskError
 from tests.serving.database import Database
@@ -179,10 +180,33 @@ def test_a_connection_that_was_cut_between_two_requests_is_opened_anew(opened: A
     ledger = opened(url)
     ledger.append("d", [[Event("k", "ann", "b001", 1)]])
     assert ledger.n_events("d") == 1
-    ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'palate'"
-    assert len(database.say(ours)) == 2, "one that reads, one that writes"
+    ours = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'palate' AND datname = current_database()"
+    )
+    assert len(database.say(ours, url)) == 2, "one that reads, one that writes"
     assert ledger.n_events("d") == 1
     assert ledger.append("d", [[Event("k", "ann", "b001", 1)]]) == [[Written("k", False, 1)]]
+
+
+def test_a_reader_that_the_database_let_go_is_replaced(opened: Any, database: Database) -> None:
+    url = database.url()
+    name = database.say("SELECT current_database()", url)[0][0]
+    database.say(f"ALTER DATABASE {name} SET idle_session_timeout = 200", url)
+    ledger = opened(url)
+    assert ledger.n_events("d") == 0
+    time.sleep(0.5)
+    assert ledger.n_events("d") == 0
+
+
+def test_a_database_with_other_defaults_is_written_as_any_other(opened: Any, database: Database) -> None:
+    url = database.url()
+    name = database.say("SELECT current_database()", url)[0][0]
+    for default in ("transaction_isolation = 'serializable'", "transaction_read_only = on"):
+        database.say(f"ALTER DATABASE {name} SET default_{default}", url)
+    with opened(url)._store.writing() as cursor:
+        cursor.execute("SHOW transaction_isolation")
+        assert cursor.fetchone() == ("read committed",)
 
 
 def test_a_store_that_cannot_be_is_refused_without_its_password(opened: Any, database: Database) -> None:
@@ -193,8 +217,11 @@ def test_a_store_that_cannot_be_is_refused_without_its_password(opened: Any, dat
     with pytest.raises(StoreError, match=r'cannot hold events: .*database "nowhere" does not exist') as refused:
         Ledger(nowhere)
     assert "geheim" not in str(refused.value)
+    with pytest.raises(ConfigError, match="a file or postgresql://USER@HOST/NAME") as unknown:
+        Ledger("postgresql+psycopg://palate:geheim@h/x")
+    assert "geheim" not in str(unknown.value)
     url = database.url()
-    opened(url)
+    opened(url.replace("postgresql://", "PostgreSQL://"))
     database.say("UPDATE palate.about SET version = 7", url)
     with pytest.raises(StoreError, match="another Palate"):
         Ledger(url)

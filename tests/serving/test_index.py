@@ -93,3 +93,31 @@ def test_the_command_line_and_the_server_tell_the_recall(
         assert [(line["run"], line["said"][:20]) for line in built] == [("text-cosine", "index usearch: recal")]
     finally:
         service.close()
+
+
+def test_an_index_that_finds_too_little_can_be_allowed_to_and_one_given_up_is_told(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from palate.cli.main import main
+    from palate.parts import retrieval
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", str(runs / "text-cosine"), "--index-set", "effort=9"])
+    assert "add --index usearch" in capsys.readouterr().err
+    monkeypatch.setattr(retrieval, "_overlap", lambda *_: 0.5)
+    folders, lines = [runs / "text-cosine"], StringIO()
+    with pytest.raises(ConfigError, match=r"finds 0\.5000 of the 60 best, less than 0\.98"):
+        Service(folders, tmp_path / "a.sqlite", limits=Limits(index="usearch"))
+    limits = Limits(index="usearch", index_settings={"at_least": 0.4})
+    service = Service(folders, tmp_path / "b.sqlite", limits=limits, log=make_log(lines))
+    try:
+        service.retire(None, ["b001"])
+        assert "index given up" not in lines.getvalue()
+        monkeypatch.setattr(retrieval, "_overlap", lambda *_: 0.3)
+        service.retire(None, ["b002"])
+        service.retire(None, ["b003"])
+        (told,) = [json.loads(line) for line in lines.getvalue().splitlines() if "index given up" in line]
+        assert (told["run"], told["level"]) == ("text-cosine", "warning")
+        assert service.find(None).recommend([Question(history=[])], 3).result()[0].exact
+    finally:
+        service.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 from palate.ask import Asker
-from palate.core.errors import StoreError
+from palate.core.errors import DataError, StoreError
 from palate.filters import parse_filter
 from palate.questions import Question
 from palate.runs import FittedRun
@@ -20,6 +23,8 @@ from palate.serving.batching import BusyError, ClosedError
 from palate.serving.browsing import _next
 from palate.serving.catalogue import Catalogue
 from palate.serving.guard import RefusedError, _check_page
+from palate.serving.ledger import Ledger
+from palate.serving.served import Limits, Served
 from palate.serving.spaces import Spaces
 from palate.serving.waiting import Room
 from tests.serving.conftest import client
@@ -176,3 +181,67 @@ def test_reports_without_a_metric_in_common_stand_without_a_comparison(runs: Pat
     table = _make([whole, bare])
     assert (table.main, table.verdicts, [run.name for run in table.runs]) == ("", [], ["item-knn", "other"])
     assert "no metric in common" in str(table.problem)
+
+
+def test_who_sends_no_whole_head_is_let_go(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("palate.serving.parsing.HEAD_SECONDS", 0.4)
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    with running([runs / "item-knn"], tmp_path / "s.sqlite") as (_, address):
+        place = (address.removeprefix("http://").partition(":")[0], int(address.rpartition(":")[2]))
+        with socket.create_connection(place, timeout=5) as silent, socket.create_connection(place, timeout=5) as slow:
+            for _ in range(2):
+                slow.sendall(head + b"\r\n")
+                assert slow.recv(1000).startswith(b"HTTP/1.1 200")
+            with suppress(ConnectionError):
+                for _ in range(40):  # a letter at a time, which keeps a connection from being idle
+                    slow.sendall(b"G")
+                    time.sleep(0.05)
+                pytest.fail("a head without end held its connection")
+            assert silent.recv(10) == b""
+
+
+def test_a_ledger_that_hangs_is_not_ready_and_keeps_nobody_waiting(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palate.serving.service.READY_SECONDS", 0.3)
+    asked_for, go = threading.Event(), threading.Event()
+    with running([runs / "item-knn"], tmp_path / "s.sqlite") as (service, address), client(address) as asked:
+        assert asked.get("/ready").status_code == 200
+
+        def hanging() -> None:
+            asked_for.set()
+            go.wait(20)
+
+        monkeypatch.setattr(service.ledger, "check", hanging)
+        probe = Room(1, 0, "test").do(lambda: asked.get("/ready"))
+        assert asked_for.wait(20)
+        assert not probe.done()
+        assert asked.get("/health").status_code == 200
+        assert not go.is_set()
+        said = probe.result(10)
+        go.set()
+        assert (said.status_code, said.json()["error"]) == (503, "the ledger does not answer within 0.3 s")
+        monkeypatch.undo()
+        assert asked.get("/ready").status_code == 200
+
+
+def test_an_item_that_a_run_refuses_keeps_no_other_one_out(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path / "s.sqlite")
+    for item in ("one", "bad", "two"):
+        ledger.add_item("world-test", item, {"item": item, "title": item})
+    real = Asker.add_items
+
+    def picky(self: Asker, items: Any) -> None:
+        if "bad" in list(items["item"]):
+            raise DataError("it has no vector")
+        real(self, items)
+
+    monkeypatch.setattr(Asker, "add_items", picky)
+    served = Served("text-cosine", runs / "text-cosine", ledger, Limits())
+    served.desk.close()
+    ledger.close()
+    assert served.skipped == ["bad: it has no vector"]
+    assert served.n_added == 2
+    assert {"one", "two"} <= set(served.asker.row_of)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from palate.backbones.tf_idf import TfIdf
-from palate.cli.names import index_lines
 from palate.core import store
 from palate.core.config import override
 from palate.core.dataset import Dataset
@@ -22,6 +21,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.split import leave_one_out
 from palate.data.world import world
+from palate.evaluation.index_health import index_health
 from palate.tokenizers.user_index import Network, Told, UserIndex, reviews_of, softmax_within, tiny
 from tests.models.reader_logs import COLOURS, colour_of, coloured_readers, dataset_of
 
@@ -66,8 +66,8 @@ def test_a_fit_says_what_its_codes_leave_unused() -> None:
     few = coloured_readers(12)
     assert any("the last level was not spread" in note for note in index(few, size=16, levels=2).facts["notes"])
     assert index(few, size=8, levels=2, uniform_last=False, least_usage=0.0).facts["notes"] != []
-    told = {"users": 2, "named": 1, "different": 1, "codes in use": [1, 1], "read": None, "notes": ["level 1 is thin"]}
-    assert index_lines("run", told)[-1] == "note: level 1 is thin"
+    told = index_health(np.array([[0, 1], [-1, -1]]), facts={"notes": ["level 1 is thin"]})
+    assert told.table().endswith("\nnote: level 1 is thin")
 
 
 def test_identity_tells_apart_whom_reviews_do_not() -> None:
