@@ -68,8 +68,8 @@ def system(**settings: Any) -> ULMRec:
     config = override(ulmrec.tiny(), {
         "backbone": Part(name="nano", settings=NANO).model_dump(), "candidates": 6, "length": 4,
         "title_tokens": 4, "max_tokens": 400, "batch_size": 64, "prefixes": 1, "ratio": 0.9, "trust": 0.0,
-        "codes": "tokens", "alignment": ["preference"], "training.epochs": 22, "training.learning_rate": 5e-3,
-        "training.judge_every": 22, **settings,
+        "codes": "tokens", "alignment": ["preference"], "training.epochs": 36, "training.learning_rate": 5e-3,
+        "training.judge_every": 36, **settings,
     })  # fmt: skip
     named = UserIndex(override(component("user_index", config.user_index).config, {
         "size": 8, "training.epochs": 20, "training.judge_every": 20,
