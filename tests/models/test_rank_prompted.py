@@ -222,7 +222,7 @@ def test_chances_of_labels_are_read_where_a_chat_model_tells_them() -> None:
 
 def test_a_recorded_run_is_replayed_to_the_bit_and_the_meter_is_the_sum(tmp_path: Path) -> None:
     recorder = Recorder(Scripted(answers=by_number(lambda number: number % 5)), tmp_path / "said.jsonl")
-    config = RankPromptedConfig(answer="text", candidates=4, parallel=1)
+    config = RankPromptedConfig(answer="text", candidates=4, parallel=1, ledger=None)
     first = RankPrompted(config, retriever=Popularity(), chat=recorder).fit(TRAIN, Run())
     one = first.recommend(ASKED, N)
     replay = Replay(ReplayConfig(path=str(tmp_path / "said.jsonl")))

@@ -174,7 +174,8 @@ function newKey(): string {
 /** The author and year of an item where the data say them, else its categories. */
 export function subtitle(about: Found["about"]): string {
   const { author, year, category } = about;
-  const parts = [author, year].filter((one) => typeof one === "string" || typeof one === "number");
+  const when = typeof year === "number" && year < 0 ? `${-year} BCE` : year;
+  const parts = [author, when].filter((one) => typeof one === "string" || typeof one === "number");
   if (!author && Array.isArray(category)) parts.push(category.slice(0, 3).join(", "));
   return parts.join(" · ");
 }
