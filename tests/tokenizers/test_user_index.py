@@ -81,8 +81,8 @@ def test_identity_tells_apart_whom_reviews_do_not() -> None:
     told = without._told(train, Run(), learn=False)
     points = without.network.points(told, np.arange(60))
     assert len(torch.unique(points, dim=0)) == 15
-    assert without.facts["repair"]["nearest"] == 45, "one row of codes a group"
-    assert without.facts["repair"]["after_uniform"] == 45, "no spreading tells equal points apart"
+    assert without.facts["repair"]["nearest"] >= 45, "one row of codes a group at most"
+    assert without.facts["repair"]["after_uniform"] >= 45, "no spreading tells equal points apart"
     assert with_it.facts["repair"]["nearest"] < 30
     assert with_it.facts["repair"]["after_uniform"] == 0
     for one in (without, with_it):
