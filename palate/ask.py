@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,9 @@ class Asker:
 
     def item_row(self, name: str) -> int:
         """The row of an id, else of a title (any case). Raises ``UnknownIdError`` naming the nearest title."""
-        row = self.row_of.get(name, self._row_of_title.get(name.casefold()))
+        row = self.row_of.get(name)
+        if row is None:
+            row = self._row_of_title.get(name.casefold())
         if row is None:
             hint = nearest(name, self.titles)[:120] if len(self.titles) <= HINTED_TITLES else ""
             raise UnknownIdError(f"no item or title '{name[:80]}' in this catalogue{hint}")
@@ -183,7 +186,7 @@ class Asker:
             requests = together([asked[place] for place in places])
             rankings = self._recommend(requests, k)
             for i, (place, ranking) in enumerate(zip(places, rankings.named(self.item_ids), strict=True)):
-                found[place] = self._said(requests[i : i + 1], ranking, rankings.exact, why)
+                found[place] = self._said(requests, i, ranking, rankings.exact, why)
         return [found[place] for place in range(len(asked))]
 
     def answer(self, requests: Requests, k: int) -> list[Ranking]:
@@ -200,7 +203,7 @@ class Asker:
         scores = self.system.score(replace(requests, leave_out=None, candidates=None), Ragged.of([rows]))
         order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
         ranking = Ranking(tuple(self.item_ids[rows[i]] for i in order), tuple(float(scores[i]) for i in order))
-        return self._said(requests, ranking, True, why=True)
+        return self._said(requests, 0, ranking, True, why=True)
 
     def similar(self, item: str) -> Question:
         """The question whose answers are like ``item``: what somebody would get who met it and nothing else."""
@@ -234,33 +237,36 @@ class Asker:
         return [event for event, counted in zip(later, counts, strict=True) if counted]
 
     def _rows(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
-        return np.fromiter((self.item_row(name) for name in names), dtype=np.int64, count=len(names))
+        rows = [self.row_of.get(name) for name in names]  # ids nearly always; titles are looked for one by one
+        found = [self.item_row(name) if row is None else row for name, row in zip(names, rows, strict=True)]
+        return np.array(found, dtype=np.int64)
 
-    def _said(self, requests: Requests, ranking: Ranking, exact: bool, why: bool) -> Answer:
-        """One answer in ids and titles; with ``why`` also what moved each score."""
+    def _said(self, requests: Requests, i: int, ranking: Ranking, exact: bool, why: bool) -> Answer:
+        """The answer to request ``i`` in ids and titles; with ``why`` also what moved each score."""
         title = self.titles
-        history = requests.histories.row(0)
+        history = requests.histories.row(i)
         because: list[list[Because]] | None = None
         words: list[float] | None = None
         if why:
+            alone = requests[i : i + 1]
             because = [
                 [
                     Because(reason.item, title[self.row_of[reason.item]], reason.drop)
                     for reason in of_one[:SHOWN_REASONS]
                     if not np.isnan(reason.drop)
                 ]
-                for of_one in self.why(requests, ranking)
+                for of_one in self.why(alone, ranking)
             ]
-            words = self.words_drops(requests, ranking)
+            words = self.words_drops(alone, ranking)
         recommended = [
             Recommended(
-                i + 1, item, title[self.row_of[item]], None if np.isnan(score) else score,
+                i + 1, item, title[self.row_of[item]], None if isnan(score) else score,
                 None if because is None else because[i],
                 None if words is None else words[i],
             )
             for i, (item, score) in enumerate(zip(ranking.items, ranking.scores, strict=True))
         ]  # fmt: skip
-        met = [Met(self.item_ids[row], title[row]) for row in history[-SHOWN_EVENTS:]]
+        met = [Met(self.item_ids[row], title[row]) for row in history[-SHOWN_EVENTS:].tolist()]
         return Answer(self.name, self.run.plan.system, exact, len(history), met, recommended)
 
     # -- why ---------------------------------------------------------------------------------------------------------

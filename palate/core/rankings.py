@@ -43,13 +43,12 @@ class Rankings:
 
     def named(self, item_ids: Sequence[str]) -> Iterator[Ranking]:
         """One ``Ranking`` a request, with outside ids."""
-        for i, (rows, scores) in enumerate(zip(self.item_rows, self.scores, strict=True)):
-            found = rows >= 0
+        for i, (rows, scores) in enumerate(zip(self.item_rows.tolist(), self.scores.tolist(), strict=True)):
             reasons = () if self.reasons is None else self.reasons[i]
             yield Ranking(
-                items=tuple(item_ids[row] for row in rows[found]),
-                scores=tuple(float(score) for score in scores[found]),
-                reasons=tuple(reason for reason, shown in zip(reasons, found, strict=False) if shown),
+                items=tuple([item_ids[row] for row in rows if row >= 0]),
+                scores=tuple([score for row, score in zip(rows, scores, strict=True) if row >= 0]),
+                reasons=tuple([reason for row, reason in zip(rows, reasons, strict=False) if row >= 0]),
             )
 
     @classmethod

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -137,34 +138,34 @@ def make_app(service: Service, tokens: Tokens, tools: ToolsDoor | None = None) -
 # -- routes ----------------------------------------------------------------------------------------------------------
 
 
-def _questions(service: Service) -> dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[Response]]]]:
-    """Address → what is asked there and what answers it."""
+def _questions(service: Service) -> dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[bytes]]]]:
+    """Address → what is asked there and what answers it, in JSON."""
     seconds = service.limits.seconds
 
-    async def one(run: str | None, question: Question, k: int, why: bool = False) -> Response:
+    async def one(run: str | None, question: Question, k: int, why: bool = False) -> bytes:
         (answer,) = await in_time(service.ask(run, lambda served: served.recommend([question], k, why=why)), seconds)
-        return _json(ANSWER.dump_json(answer, exclude_none=True))
+        return ANSWER.dump_json(answer, exclude_none=True)
 
-    async def recommend(asked: Recommend) -> Response:
+    async def recommend(asked: Recommend) -> bytes:
         """The best k items for a user or a history."""
         return await one(asked.run, asked.question(), asked.k, asked.why)
 
-    async def recommend_batch(asked: RecommendBatch) -> Response:
+    async def recommend_batch(asked: RecommendBatch) -> bytes:
         """One answer a question, in their order; one wrong question refuses them all."""
         questions = [who.question() for who in asked.questions]
         answers = await in_time(service.ask(asked.run, lambda served: served.recommend(questions, asked.k)), seconds)
-        return _json(ANSWERS.dump_json(answers, exclude_none=True))
+        return ANSWERS.dump_json(answers, exclude_none=True)
 
-    async def similar(asked: Similar) -> Response:
+    async def similar(asked: Similar) -> bytes:
         """Items like one: what somebody would get who met it and nothing else."""
         return await one(asked.run, Question(history=[asked.item]), asked.k)
 
-    async def explain(asked: Explain) -> Response:
+    async def explain(asked: Explain) -> bytes:
         """The score of each item and which events moved it: its score less the score without the event
         (leave-one-out), greatest drop first; the same for the words."""
         asking = service.ask(asked.run, lambda served: served.explain(asked.question(), asked.items))
         (answer,) = await in_time(asking, seconds)
-        return _json(ANSWER.dump_json(answer, exclude_none=True))
+        return ANSWER.dump_json(answer, exclude_none=True)
 
     return {
         "/v1/recommend": (Recommend, recommend), "/v1/recommend/batch": (RecommendBatch, recommend_batch),
@@ -175,7 +176,7 @@ def _questions(service: Service) -> dict[str, tuple[type[BaseModel], Callable[[A
 def _add_questions(app: FastAPI, service: Service, reading: Any) -> None:
     for path, (_, answer) in _questions(service).items():
         model = list[Answer] if path.endswith("/batch") else Answer
-        app.post(path, response_model=model, dependencies=[reading], tags=["ask"])(answer)
+        app.post(path, response_model=model, dependencies=[reading], tags=["ask"])(_as_response(answer))
 
 
 def _add_changes(app: FastAPI, service: Service, writing: Any) -> None:
@@ -233,8 +234,14 @@ def _add_state(app: FastAPI, service: Service, reading: Any) -> None:
 # -- what routes share -----------------------------------------------------------------------------------------------
 
 
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
+def _as_response(answer: Callable[[Any], Awaitable[bytes]]) -> Callable[[Any], Awaitable[Response]]:
+    """The same as a route of the framework, described as ``answer`` describes itself."""
+
+    @wraps(answer)
+    async def response(asked: Any) -> Response:
+        return Response(await answer(asked), media_type="application/json")
+
+    return response
 
 
 def _allowing(tokens: Tokens, scope: Scope) -> Any:

@@ -35,9 +35,15 @@ class Metrics:
         self.events = Counter("palate_events_total", "Events written", ["data"], registry=self.registry)
         self.reloads = Counter("palate_reloads_total", "Runs replaced", ["run", "outcome"], registry=self.registry)
 
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        self.requests.labels(route, method, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        kind = (route, method, status)
+        if kind not in self._answered:  # finding a figure by its labels costs more than counting
+            self._answered[kind] = self.requests.labels(route, method, str(status)), self.seconds.labels(route)
+        requests, taken = self._answered[kind]
+        requests.inc()
+        taken.observe(seconds)
 
     def seen(self, run: str) -> Callable[[int, float], None]:
         """What a run's desk tells of each batch."""

@@ -7,6 +7,8 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from palate.serving.guard import WHOLE
+
 HEAD_BYTES = 16 * 1024
 """Request line and headers together, and whatever else arrives without ending a head or being part of a body, such as
 trailers and extensions of chunks."""
@@ -55,6 +57,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unfinished = 0
+        self.scope["extensions"] = {WHOLE: {}}
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Response
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.responses import Response
 
 from palate.core.errors import PalateError
 from palate.serving.auth import Tokens
@@ -24,14 +24,15 @@ class Route:
 
     path: str
     body: TypeAdapter[Any]
-    answer: Callable[[Any], Awaitable[Response]]
+    answer: Callable[[Any], Awaitable[bytes]]
+    """As JSON."""
 
 
 class Quick:
     """``routes`` are those that anybody may ask who may read; ``say`` words an error."""
 
     def __init__(
-        self, app: App, routes: Mapping[str, tuple[type[BaseModel], Callable[[Any], Awaitable[Response]]]],
+        self, app: App, routes: Mapping[str, tuple[type[BaseModel], Callable[[Any], Awaitable[bytes]]]],
         tokens: Tokens, say: Callable[[PalateError], Response],
     ) -> None:  # fmt: skip
         self._app, self._tokens, self._say = app, tokens, say
@@ -50,10 +51,14 @@ class Quick:
             return
         scope["route"] = route
         try:
-            response = await route.answer(asked)
+            body = await route.answer(asked)
         except PalateError as problem:
-            response = self._say(problem)
-        await response(scope, receive, send)
+            await self._say(problem)(scope, receive, send)
+            return
+        length = str(len(body)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     def _in_order(self, headers: Mapping[bytes, bytes]) -> bool:
         if headers.get(b"content-type") != b"application/json":

@@ -27,6 +27,11 @@ Text = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00-\x0
 Value = Text | int | float | bool | Annotated[list[Short], Field(max_length=50)]
 
 
+def _none(**said: Any) -> Any:
+    """A list that may be left out: an empty one is made, as copying one costs more, and the file says so."""
+    return Field(default_factory=list, json_schema_extra={"default": []}, **said)
+
+
 class Strict(BaseModel):
     """The ancestor of every body: no type is guessed, no field is ignored."""
 
@@ -58,8 +63,8 @@ class Who(Strict):
     history: list[Name] | None = Field(None, max_length=MOST_EVENTS, description="Ids or exact titles, oldest first")
     words: Words = Field("", description="What is wished, for systems that read words")
     candidates: list[Name] | None = Field(None, max_length=MOST_EVENTS, description="Only these may be answered")
-    leave_out: list[Name] = Field([], max_length=MOST_EVENTS, description="Never answered, beside what was met")
-    filters: list[FilterBody] = Field([], max_length=20, description="Only items that pass all may be answered")
+    leave_out: list[Name] = _none(max_length=MOST_EVENTS, description="Never answered, beside what was met")
+    filters: list[FilterBody] = _none(max_length=20, description="Only items that pass all may be answered")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from palate.core.errors import PalateError
@@ -86,10 +88,63 @@ def _fail(answer: Future[Any], problem: BaseException) -> None:
         answer.set_exception(problem)
 
 
-async def in_time(work: Future[T] | Awaitable[T], seconds: float) -> T:
+class Arrivals:
+    """Brings to an event loop what threads have finished. Those that finish together, as a batch does, wake it once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._come: deque[tuple[asyncio.Future[Any], Future[Any]]] = deque()
+        self._rung = False
+
+    def of(self, work: Future[T]) -> asyncio.Future[T]:
+        """What is done when ``work`` is; for the thread of the loop."""
+        here: asyncio.Future[T] = self.loop.create_future()
+        work.add_done_callback(partial(self._came, here))
+        return here
+
+    def _came(self, here: asyncio.Future[Any], work: Future[Any]) -> None:
+        self._come.append((here, work))
+        if not self._rung and not self.loop.is_closed():
+            self._rung = True
+            self.loop.call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._rung = False  # first: whoever comes from now on rings again
+        while self._come:
+            here, work = self._come.popleft()
+            if here.done():  # nobody waits for it any more
+                continue
+            if work.cancelled():
+                here.set_exception(ClosedError())
+            elif (problem := work.exception()) is not None:
+                here.set_exception(problem)
+            else:
+                here.set_result(work.result())
+
+
+class _OfThread(threading.local):
+    """A thread runs one loop at a time."""
+
+    arrivals: Arrivals | None = None
+
+
+_HERE = _OfThread()
+
+
+async def in_time(work: Future[T], seconds: float) -> T:
     """The result, or ``LateError``; questions that still wait then are dropped from the queue."""
-    waited = asyncio.wrap_future(work) if isinstance(work, Future) else work
+    loop, arrivals = asyncio.get_running_loop(), _HERE.arrivals
+    if arrivals is None or arrivals.loop is not loop:
+        arrivals = _HERE.arrivals = Arrivals(loop)
+    here = arrivals.of(work)
+    late = loop.call_later(seconds, _give_up, here, seconds)
     try:
-        return await asyncio.wait_for(waited, seconds)
-    except TimeoutError:
-        raise LateError(f"no answer within {round(seconds, 1):g} s; ask again") from None
+        return await here
+    finally:
+        late.cancel()
+        work.cancel()  # nothing where it is done
+
+
+def _give_up(here: asyncio.Future[Any], seconds: float) -> None:
+    if not here.done():
+        here.set_exception(LateError(f"no answer within {round(seconds, 1):g} s; ask again"))

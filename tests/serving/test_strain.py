@@ -157,9 +157,9 @@ def test_an_audience_grows_with_the_speed_and_comes_one_at_a_time(runs: Path, tm
 
 def test_pages_of_other_servers_start_no_work_but_may_link_here() -> None:
     def asked(**headers: str) -> int:
-        given = {key.replace("_", "-").encode(): value for key, value in headers.items()}
+        given = {key.replace("_", "-").encode(): value.encode() for key, value in headers.items()}
         try:
-            _check_page(given, "localhost:8000")
+            _check_page(given, b"localhost:8000")
         except RefusedError as refused:
             return refused.status
         return 200

@@ -1,0 +1,99 @@
+"""What comes together costs once: one wake-up of the loop and one write of the log for a whole batch."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from palate.core.errors import MisuseError
+from palate.serving.batching import ClosedError
+from palate.serving.logs import make_log
+from palate.serving.waiting import Arrivals, LateError, in_time
+
+
+def test_answers_that_are_ready_together_wake_the_loop_once() -> None:
+    async def run() -> None:
+        loop, woken = asyncio.get_running_loop(), 0
+        wake = loop.call_soon_threadsafe
+
+        def count(*given: Any) -> asyncio.Handle:
+            nonlocal woken
+            woken += 1
+            return wake(*given)
+
+        loop.call_soon_threadsafe = count  # type: ignore[method-assign]
+        for _ in range(2):  # the second batch wakes it again
+            works: list[Future[int]] = [Future() for _ in range(6)]
+            arrivals = Arrivals(loop)
+            here = [arrivals.of(work) for work in works]
+            here[4].cancel()  # nobody waits for it any more
+
+            def batch(works: list[Future[int]] = works) -> None:
+                for n, work in enumerate(works[:-2]):
+                    work.set_result(n)
+                works[-2].cancel()
+                works[-1].set_exception(MisuseError("odd"))
+
+            thread = threading.Thread(target=batch)
+            thread.start()
+            thread.join()  # the loop can do nothing meanwhile
+            found = await asyncio.gather(*here[:4], here[5], return_exceptions=True)
+            assert found[:4] == [0, 1, 2, 3]
+            assert isinstance(found[4], MisuseError)
+        assert woken == 2
+
+    asyncio.run(run())
+
+
+def test_waiting_ends_with_the_time_the_work_or_whoever_waits() -> None:
+    async def run() -> None:
+        work: Future[int] = Future()
+        with pytest.raises(LateError, match="no answer within 0 s"):
+            await in_time(work, 0.01)
+        assert work.cancelled(), "what nobody waits for is dropped"
+        dropped: Future[int] = Future()
+        asyncio.get_running_loop().call_soon(dropped.cancel)
+        with pytest.raises(ClosedError):
+            await in_time(dropped, 5)
+        left: Future[int] = Future()
+        waiting = asyncio.create_task(in_time(left, 5))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert left.cancelled()
+
+    asyncio.run(run())
+
+
+class Stream(io.StringIO):
+    writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+def test_lines_that_are_said_together_are_written_with_one_write() -> None:
+    stream = Stream()
+    log = make_log(stream)
+    with log.together():
+        for number in range(3):
+            log.info("request", number=number)
+        assert stream.writes == 0
+    log.debug("never shown")
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        log.exception("bug", path={"a set"})
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (stream.writes, [line.get("number") for line in lines]) == (2, [0, 1, 2, None])
+    assert {"request", "info"} == {lines[0]["event"], lines[0]["level"]}
+    assert lines[0]["timestamp"].endswith("Z")
+    assert "ZeroDivisionError" in lines[3]["exception"]
