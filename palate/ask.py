@@ -37,8 +37,21 @@ from palate.core.run import Progress, Silent
 from palate.data.positives import EVERY_EVENT, positive_filter
 from palate.filters import Passing
 from palate.parts.retrieval import Indexed, Kind, Recall
-from palate.questions import Answer, Asked, Because, Later, Met, Question, Recommended, pieces, together
+from palate.questions import (
+    Answer,
+    Asked,
+    Because,
+    Later,
+    Met,
+    Methods,
+    Question,
+    Recommended,
+    TextPart,
+    pieces,
+    together,
+)
 from palate.runs import FittedRun
+from palate.text_parts import drops, scores_texts
 
 USERS_AT_ONCE = 4096
 """Users answered between two pieces of the file that ``everyone`` writes."""
@@ -51,7 +64,7 @@ HINTED_TITLES = 2000
 SHOWN_EVENTS = 50
 """An answer repeats at most so many newest events of the history that it read."""
 SHOWN_REASONS = 3
-"""Events that an answer names beside each item, those that moved its score most."""
+"""Events that an answer names beside each item, and parts of its text: those that moved its score most."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +260,7 @@ class Asker:
         history = requests.histories.row(i)
         because: list[list[Because]] | None = None
         words: list[float] | None = None
+        parts: list[list[TextPart]] | None = None
         if why:
             alone = requests[i : i + 1]
             because = [
@@ -258,16 +272,19 @@ class Asker:
                 for of_one in self.why(alone, ranking)
             ]
             words = self.words_drops(alone, ranking)
+            parts = self.text_parts(alone, ranking)
         recommended = [
             Recommended(
                 i + 1, item, title[self.row_of[item]], None if isnan(score) else score,
                 None if because is None else because[i],
                 None if words is None else words[i],
+                None if parts is None else parts[i][:SHOWN_REASONS],
             )
             for i, (item, score) in enumerate(zip(ranking.items, ranking.scores, strict=True))
         ]  # fmt: skip
         met = [Met(self.item_ids[row], title[row]) for row in history[-SHOWN_EVENTS:].tolist()]
-        return Answer(self.name, self.run.plan.system, exact, len(history), met, recommended)
+        methods = self.methods if why else None
+        return Answer(self.name, self.run.plan.system, exact, len(history), met, recommended, methods)
 
     # -- why ---------------------------------------------------------------------------------------------------------
 
@@ -302,6 +319,20 @@ class Asker:
             order = np.argsort(-np.nan_to_num(drops, nan=-np.inf), kind="stable")
             reasons.append([Reason(self.item_ids[history[position[i]]], float(drops[i])) for i in order])
         return reasons
+
+    def text_parts(self, requests: Requests, answers: Ranking) -> list[list[TextPart]] | None:
+        """For one request: how the score of each answer changes when a part of that item's text is taken out. Returns
+        one list an answer, greatest drop first; None where scores do not follow from texts."""
+        if not scores_texts(self.system):
+            return None
+        rows = np.array([self.row_of[item] for item in answers.items], dtype=np.int64)
+        return drops(self.system, requests, self.living, rows) if len(rows) else []
+
+    @property
+    def methods(self) -> Methods:
+        """How ``why`` and ``text_parts`` are found."""
+        none = f"none: scores of {self.run.plan.system} do not follow from texts of items"
+        return Methods("leave-one-event-out", "leave-one-part-out" if scores_texts(self.system) else none)
 
     def words_drops(self, requests: Requests, answers: Ranking) -> list[float] | None:
         """For one request with words and a history: how much lower each answer would score without the words."""

@@ -90,12 +90,29 @@ class Because:
     drop: float
 
 
+@dataclass(frozen=True)
+class TextPart:
+    """Without these words in the item's text its score would be lower by ``drop`` (higher, when negative)."""
+
+    text: str
+    drop: float
+
+
+@dataclass(frozen=True)
+class Methods:
+    """How the reasons of an answer were found: ``because`` those of the history, ``text_parts`` those of the text."""
+
+    because: str
+    text_parts: str
+
+
 @dataclass(slots=True)
 class Recommended:
     """One item of an answer; ``score`` is None where the system cannot say one.
 
-    Only when it was asked why: ``because``, the events that moved the score most, and where there were words beside a
-    history ``words_drop``, how much lower the score would be without them.
+    Only when it was asked why: ``because``, the events that moved the score most, where there were words beside a
+    history ``words_drop``, how much lower the score would be without them, and where scores follow from texts of items
+    ``text_parts``, what of this item's text moved the score most.
     """
 
     rank: int
@@ -104,12 +121,13 @@ class Recommended:
     score: float | None = None
     because: list[Because] | None = None
     words_drop: float | None = None
+    text_parts: list[TextPart] | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a run says to one question, best first. ``history`` is the newest of the ``events`` it read; ``exact`` is
-    False where a search may have missed a better item."""
+    False where a search may have missed a better item; ``methods`` are there when it was asked why."""
 
     run: str
     system: str
@@ -117,6 +135,7 @@ class Answer:
     events: int
     history: list[Met]
     recommended: list[Recommended]
+    methods: Methods | None = None
 
 
 def together(asked: Sequence[Asked]) -> Requests:

@@ -117,7 +117,7 @@ def _everyone(asker: Asker, out: Path | None, k: int) -> None:
 
 def _plain(answer: Answer) -> dict[str, Any]:
     """The answer as JSON; what was not asked for is left out."""
-    plain = asdict(answer)
+    plain = {key: value for key, value in asdict(answer).items() if value is not None}
     plain["recommended"] = [
         {key: value for key, value in one.items() if value is not None} for one in plain["recommended"]
     ]
@@ -149,6 +149,9 @@ def _show(answer: Answer) -> None:
         if explained:
             parts = [f"{escape(why.title)} ({-why.drop:+.2g})" for why in one.because or ()]
             parts += [] if one.words_drop is None else [f"the words ({-one.words_drop:+.2g})"]
+            parts += [f"“{escape(part.text)}” ({-part.drop:+.2g})" for part in one.text_parts or ()]
             row.append(" · ".join(parts))
         table.add_row(*row)
     console.print(table)
+    if answer.methods is not None:
+        console.print(f"Events by {answer.methods.because}; parts of the text: {answer.methods.text_parts}.")

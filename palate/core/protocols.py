@@ -247,6 +247,22 @@ class TwoTower(Protocol):
 
 
 @runtime_checkable
+class ScoresTexts(Protocol):
+    """A recommender whose score of an item follows from how that item reads: another text, another score."""
+
+    @property
+    def scores_texts(self) -> bool:
+        """Whether it does with these settings."""
+
+    def item_texts(self, catalogue: Dataset) -> list[str]:
+        """``[N]`` what is read of each item of the catalogue."""
+
+    def score_texts(self, requests: Requests, texts: Sequence[str]) -> FloatArray:
+        """``[B, T]`` what an item would score that reads so, all else as it is; NaN for a request that gives nothing to
+        go by."""
+
+
+@runtime_checkable
 class Grows(Protocol):
     """A system that recommends items added after training at once, and stops recommending retired ones."""
 

@@ -98,6 +98,17 @@ class ItemSide:
             network.train(learning)
 
     @torch.no_grad()
+    def encoded(self, network: ItemNetwork, texts: Sequence[str]) -> Tensor:
+        """``[n, D]`` vectors of texts that no item need have; none is held."""
+        learning = network.training
+        network.train(False)
+        try:
+            pooled = network.tower(self.reader, self._read(texts), torch.arange(len(texts)))
+            return network.projected(pooled).float()
+        finally:
+            network.train(learning)
+
+    @torch.no_grad()
     def settle(self, network: ItemNetwork, version: str) -> None:
         """Hold the vectors of ``network``, whose item half is ``version``; only what is stale is encoded."""
 

@@ -162,7 +162,8 @@ def _questions(service: Service) -> dict[str, tuple[type[BaseModel], Callable[[A
 
     async def explain(asked: Explain) -> bytes:
         """The score of each item and which events moved it: its score less the score without the event
-        (leave-one-out), greatest drop first; the same for the words."""
+        (leave-one-event-out), greatest drop first; the same for the words and, where scores follow from texts of items,
+        for the parts of its text (leave-one-part-out)."""
         asking = service.ask(asked.run, lambda served: served.explain(asked.question(), asked.items))
         (answer,) = await in_time(asking, seconds)
         return ANSWER.dump_json(answer, exclude_none=True)

@@ -69,7 +69,7 @@ def _add_asking(server: MCPServer, service: Service) -> None:
         leave_out: Titles = None, candidates: Titles = None, why: bool = False, run: Run = None,
     ) -> Answer:  # fmt: skip
         """The best k items for a user or for somebody with a history, best first, with titles. With why also the
-        events that moved each score most."""
+        events, and where the run scores texts the parts of the item's text, that moved each score most."""
         with _said_plainly():
             asked = Recommend(
                 run=run, user=user, history=history, k=k, words=words, leave_out=leave_out or [], why=why,
@@ -95,8 +95,8 @@ def _add_asking(server: MCPServer, service: Service) -> None:
         items: Annotated[list[str], Field(min_length=1, max_length=20, description="Ids or exact titles")],
         user: User = None, history: History = None, words: Words = "", run: Run = None,
     ) -> Answer:  # fmt: skip
-        """The score of given items for a user or a history, and which events moved it: each drop is the score less
-        the score with that event taken out."""
+        """The score of given items for a user or a history, and which events and parts of the item's text moved it:
+        each drop is the score less the score with that event, or that part, taken out."""
         with _said_plainly():
             asked = Explain(run=run, items=items, user=user, history=history, words=words)
             putting = service.ask(run, lambda served: served.explain(asked.question(), items))

@@ -42,8 +42,8 @@ N = TypeVar("N", bound=nn.Module)
 
 
 class ReadsItems(GradientSystem[C, N]):
-    """Adds the items to the shell. Settings have ``cached_epochs``: how long a second lesson goes on over vectors as
-    the first one left them."""
+    """Adds the items to the shell. Settings have ``text``, how an item reads, and ``cached_epochs``: how long a second
+    lesson goes on over vectors as the first one left them."""
 
     items: Items
 
@@ -55,6 +55,11 @@ class ReadsItems(GradientSystem[C, N]):
     @abstractmethod
     def texts(self, catalogue: Dataset) -> list[str]:
         """``[N]`` what is read of each item."""
+
+    def item_texts(self, catalogue: Dataset) -> list[str]:
+        """``[N]`` how each item reads, by the template."""
+        found: list[str] = self.config.text.render(catalogue)  # type: ignore[attr-defined]
+        return found
 
     # -- learning ----------------------------------------------------------------------------------------------------
 

@@ -124,14 +124,16 @@ def sequence_blocks(
     newcomer: Tensor,
     length: int,
     bias: Tensor | None = None,
+    known: int | None = None,
 ) -> Iterator[FloatArray]:
     """Score blocks ``[b, N]`` of a system that compares one state a history with an item table.
 
     ``read(batch)`` gives ``[b', D]``, the states of the non-empty histories, longest first; ``table`` is ``[N, D]``.
+    Histories hold the same items, or some of another catalogue with so many ``known`` ones.
     """
     n_items = len(table)
     rows = max(1, min(READ_AT_ONCE, BLOCK_BYTES // (4 * n_items)))
-    for batch in asked_sequences(requests, length=length, n_items=n_items, batch_size=READ_AT_ONCE):
+    for batch in asked_sequences(requests, length=length, n_items=known or n_items, batch_size=READ_AT_ONCE):
         states = _states(batch, read, table)
         silent = batch.order[int((batch.lengths > 0).sum()) :]
         for start in range(0, len(states), rows):
@@ -155,13 +157,19 @@ def sequence_states(
 
 
 def told_blocks(
-    requests: Requests, *, tell: Callable[[SequenceBatch], Tensor], bias: Tensor, newcomer: Tensor, length: int
+    requests: Requests,
+    *,
+    tell: Callable[[SequenceBatch], Tensor],
+    bias: Tensor,
+    newcomer: Tensor,
+    length: int,
+    known: int | None = None,
 ) -> Iterator[FloatArray]:
     """Score blocks ``[b, N]`` of a system that scores the catalogue by itself: ``tell(batch)`` gives ``[b', N]`` of the
-    non-empty histories, longest first, and ``bias`` ``[N]`` is added."""
+    non-empty histories, longest first, and ``bias`` ``[N]`` is added; ``known`` as for ``sequence_blocks``."""
     n_items = len(bias)
     rows = max(1, min(TOLD_AT_ONCE, BLOCK_BYTES // (4 * n_items)))
-    for batch in asked_sequences(requests, length=length, n_items=n_items, batch_size=rows):
+    for batch in asked_sequences(requests, length=length, n_items=known or n_items, batch_size=rows):
         speaking = batch.speaking()
         scores = newcomer.repeat(len(batch.lengths), 1)
         if len(speaking.lengths):

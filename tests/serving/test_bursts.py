@@ -27,7 +27,7 @@ def test_answers_that_are_ready_together_wake_the_loop_once() -> None:
             woken += 1
             return wake(*given)
 
-        loop.call_soon_threadsafe = count  # type: ignore[method-assign]
+        loop.call_soon_threadsafe = count  # type: ignore[assignment, method-assign]
         for _ in range(2):  # the second batch wakes it again
             works: list[Future[int]] = [Future() for _ in range(6)]
             arrivals = Arrivals(loop)

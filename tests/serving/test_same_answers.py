@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from palate.ask import Asker
+from palate.cli.main import main
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.questions import Filter, Question, together
 from palate.runs import FittedRun
-from tests.serving.conftest import SYSTEMS
+from palate.text_parts import split as parts_of
+from tests.serving.conftest import SYSTEMS, client
+from tests.serving.running import running
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +128,41 @@ def test_what_is_explained_is_what_taking_the_event_out_changes(
             without = server.post("/v1/explain", json={"run": name, "history": kept, "items": [one["item"]]}).json()
             score = without["recommended"][0]["score"]
             assert np.isclose(one["score"] - score, because["drop"], atol=1e-4)
+
+
+def test_a_new_item_that_lacks_a_named_part_of_a_text_scores_lower_as_stated(runs: Path, tmp_path: Path) -> None:
+    """Over HTTP: what the text is without the part is the whole text of an item that is added."""
+    with running([runs / "text-cosine"], tmp_path / "s.sqlite") as (service, address), client(address) as asked:
+        asker = service.find(None).asker
+        ids, system = asker.item_ids, asker.system
+        history, item = ids[2:8], ids[20]
+        said = asked.post("/v1/explain", json={"history": history, "items": [item]}).json()
+        assert said["methods"] == {"because": "leave-one-event-out", "text_parts": "leave-one-part-out"}
+        (one,) = said["recommended"]
+        without = dict(parts_of(system.item_texts(asker.living)[20]))
+        assert len(one["text_parts"]) == 3
+        for n, part in enumerate(one["text_parts"]):
+            told = asked.post("/v1/items", json={"item": f"new-{n}", "text": without[part["text"]]})
+            assert told.status_code == 200, told.text
+            again = asked.post("/v1/explain", json={"history": history, "items": [f"new-{n}"]}).json()
+            assert np.isclose(one["score"] - again["recommended"][0]["score"], part["drop"], atol=1e-5)
+
+
+def test_what_reads_no_texts_says_so_and_shows_none(
+    runs: Path, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = {"history": ["b001", "b002"], "k": 2}
+    said = server.post("/v1/recommend", json={"run": "item-knn", **body, "why": True}).json()
+    assert said["methods"]["text_parts"] == "none: scores of item-knn do not follow from texts of items"
+    assert not any("text_parts" in one for one in said["recommended"])
+    assert "methods" not in server.post("/v1/recommend", json={"run": "item-knn", **body}).json()
+    for name, told in (("item-knn", "none: scores of item-knn"), ("text-cosine", "leave-one-part-out")):
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="0"):
+            main(["recommend", str(runs / name), "--history", "b001,b002", "-k", "2", "--why"])
+        shown = capsys.readouterr().out
+        assert told in shown
+        assert ("“" in shown) == (name == "text-cosine")
 
 
 def test_words_are_explained_by_leaving_them_out(askers: dict[str, Asker], server: Any) -> None:

@@ -81,6 +81,8 @@ def test_a_process_on_standard_streams_answers_as_python_does(runs: Path, tmp_pa
             ]
         why = await answered(client, "recommend", history=history, k=2, why=True)
         assert {"item", "title", "drop"} <= set(why["recommended"][0]["because"][0])
+        assert {"text", "drop"} == set(why["recommended"][0]["text_parts"][0])
+        assert why["methods"]["text_parts"] == "leave-one-part-out"
         old = await answered(client, "recommend", history=history, filters=["year=..1900"])
         years = dict(zip(asker.item_ids, asker.run.items["year"].to_list(), strict=True))
         assert old["recommended"]

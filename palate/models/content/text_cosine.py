@@ -8,7 +8,7 @@ beside the history. Items added later need their text alone. Shapes: B requests,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,6 +112,21 @@ class TextCosine(ScoresAll):
             readers[~readers.any(axis=1)] = np.nan
             found.append(readers)
         return np.concatenate(found)
+
+    @property
+    def scores_texts(self) -> bool:
+        """Always; only newcomers are answered by something else."""
+        return True
+
+    def item_texts(self, catalogue: Dataset) -> list[str]:
+        return self.config.text.render(catalogue)
+
+    def score_texts(self, requests: Requests, texts: Sequence[str]) -> FloatArray:
+        """``[B, T]`` cosines; NaN for an empty history without words. The store of vectors keeps none of these."""
+        read = unit(self.encoder.encode(texts))
+        readers = self.readers(requests)
+        readers[~readers.any(axis=1)] = np.nan
+        return readers @ read.T
 
     def item_vectors(self) -> FloatArray:
         """``[N, D]``; NaN for an item that was retired."""

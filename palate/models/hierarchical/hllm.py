@@ -24,7 +24,8 @@ Where we depart, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -217,7 +218,7 @@ class HLLM(ReadsItems[HLLMConfig, Network], ScoresAll):
         self.alarm = Alarm(self.config.similar_at_most, self.config.alarm_steps)
 
     def texts(self, catalogue: Dataset) -> list[str]:
-        return [self.config.prefix + text for text in self.config.text.render(catalogue)]
+        return [self.config.prefix + text for text in self.item_texts(catalogue)]
 
     def _build(self, shape: Any) -> Network:
         return Network(self.config, self.item_model, self.user_model, **shape)
@@ -328,9 +329,9 @@ class HLLM(ReadsItems[HLLMConfig, Network], ScoresAll):
         return F.normalize(states.float(), dim=-1)
 
     @torch.no_grad()
-    def _logits(self, batch: SequenceBatch) -> Tensor:
-        """``[b, N]``"""
-        read, items = self._inputs(self.tables.read[batch.items], batch), self.tables.read
+    def _logits(self, items: Tensor, batch: SequenceBatch) -> Tensor:
+        """``[b, N]`` of items whose vectors are ``[N, D]``."""
+        read = self._inputs(self.tables.read[batch.items], batch)
         head = self.fitted().head
         assert head is not None
         return head.all_logits(self.user_model, read, Packing(batch.lengths, read.device), items.to(read.dtype))
@@ -338,12 +339,26 @@ class HLLM(ReadsItems[HLLMConfig, Network], ScoresAll):
     def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
         """Cosines, or logits where there is a head."""
         tables = self.tables
-        offsets, newcomer = tables.offsets, tables.newcomer
+        return self._blocks(requests, tables.read, tables.compared, tables.offsets, tables.newcomer)
+
+    def _blocks(
+        self, requests: Requests, items: Tensor, compared: Tensor, bias: Tensor, newcomer: Tensor
+    ) -> Iterator[FloatArray]:
+        rest: dict[str, Any] = {"bias": bias, "newcomer": newcomer, "length": self.reads}
+        known = len(self.tables.read)
         if self.fitted().head is not None:
-            return told_blocks(requests, tell=self._logits, bias=offsets, newcomer=newcomer, length=self.reads)
-        return sequence_blocks(
-            requests, read=self._states, table=tables.compared, bias=offsets, newcomer=newcomer, length=self.reads
-        )
+            return told_blocks(requests, tell=partial(self._logits, items), known=known, **rest)
+        return sequence_blocks(requests, read=self._states, table=compared, known=known, **rest)
+
+    @property
+    def scores_texts(self) -> bool:
+        return True
+
+    def score_texts(self, requests: Requests, texts: Sequence[str]) -> FloatArray:
+        """``[B, T]``, as ``score_blocks``; NaN for an empty history."""
+        items = self.items.encoded(self.fitted(), [self.config.prefix + text for text in texts])
+        bias = items.new_zeros(len(items))
+        return np.concatenate(list(self._blocks(requests, items, F.normalize(items, dim=-1), bias, bias + torch.nan)))
 
     @property
     def vectors_version(self) -> str:

@@ -21,7 +21,7 @@ Of the four systems by which hierarchy and head could be told apart, names by be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -176,7 +176,7 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
         self.items.read(texts)
 
     def texts(self, catalogue: Dataset) -> list[str]:
-        return self.config.text.render(catalogue)
+        return self.item_texts(catalogue)
 
     def _build(self, shape: Any) -> Network:
         return Network(self.config, self.item_model, self.rec_model, **shape)
@@ -337,6 +337,22 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
         return sequence_blocks(
             requests, read=self._read, table=table, bias=offsets, newcomer=newcomer, length=self.config.length
         )
+
+    @property
+    def scores_texts(self) -> bool:
+        """With the tied head alone; the other one has a row for each item."""
+        return self.config.head == "tied"
+
+    @torch.no_grad()
+    def score_texts(self, requests: Requests, texts: Sequence[str]) -> FloatArray:
+        """``[B, T]`` logits; NaN for an empty history."""
+        table, _ = self._scored(self.items.encoded(self.fitted(), texts))
+        newcomer = table.new_full((len(table),), torch.nan)
+        blocks = sequence_blocks(
+            requests, read=self._read, table=table.float(), newcomer=newcomer, length=self.config.length,
+            known=len(self.tables.read),
+        )  # fmt: skip
+        return np.concatenate(list(blocks))
 
     def _read(self, batch: SequenceBatch) -> Tensor:
         network = self.fitted()

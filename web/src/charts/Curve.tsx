@@ -1,7 +1,6 @@
 import { ticks } from "./Intervals";
-import { width } from "./width";
+import { useWidth } from "./width";
 
-const W = width(560, 330);
 const H = 240;
 const LEFT = 52;
 const RIGHT = 16;
@@ -16,6 +15,7 @@ export interface Point {
 /** One curve over epochs; `mark` is the best of them. */
 export function Curve(props: { points: Point[]; name: string; mark?: Point | undefined; tone: "loss" | "valid" }) {
   const { points, name, mark, tone } = props;
+  const W = useWidth(560, 330);
   if (!points.length) return null;
   const ys = points.map((one) => one.y);
   const at = ticks(Math.min(...ys), Math.max(...ys), 4);

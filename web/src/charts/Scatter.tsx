@@ -1,15 +1,12 @@
 import type { Measured, Span } from "../api/client";
 import { shown, ticks } from "./Intervals";
-import { width } from "./width";
+import { useWidth } from "./width";
 
-const W = width(640, 340);
 const H = 330;
 const LEFT = 56;
 const RIGHT = 24;
 const TOP = 16;
 const BOTTOM = 46;
-/** Right of it a name stands left of its point. */
-const HALF = W - Math.min(130, W / 2.5);
 
 export function seconds(value: number): string {
   if (value < 1) return value < 0.1 ? "<0.1 s" : `${value.toFixed(1)} s`;
@@ -19,6 +16,9 @@ export function seconds(value: number): string {
 
 /** Quality against seconds of fitting, on a logarithmic axis; up and to the left is better. */
 export function Scatter(props: { runs: Measured[]; span: (run: Measured) => Span | undefined; name: string; best: string[] }) {
+  const W = useWidth(640, 340);
+  /** Right of it a name stands left of its point. */
+  const HALF = W - Math.min(130, W / 2.5);
   const points = props.runs
     .map((run) => ({ run, cost: Math.max(run.cost.fit_seconds ?? NaN, 0.01), span: props.span(run) }))
     .filter((one) => Number.isFinite(one.cost) && one.span?.value != null);

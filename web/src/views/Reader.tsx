@@ -80,8 +80,9 @@ export function Reader() {
         </ol>
         {list.some((one) => one.because?.length) && (
           <p className="hint">
-            Why: how much the score changes when one event is taken out of the history. Longer bars moved it more; a striped
-            bar speaks against the title.
+            Why: how much the score changes when one event is taken out of the history
+            {list.some((one) => one.text_parts?.length) && ", or one “part” out of what is read of the title"}. Longer bars
+            moved it more; a striped bar speaks against the title.
           </p>
         )}
       </section>
@@ -155,10 +156,13 @@ function Card(props: { run: RunCard; one: Recommended; about: Found | undefined;
   );
 }
 
-/** The events that moved a score most, each with its share of the greatest. */
+/** The words, events and parts of the item's text that moved a score most, each with its share of the greatest. */
 export function Why({ one }: { one: Recommended }) {
-  const reasons = [...(one.because ?? []).map((because) => ({ title: because.title, drop: because.drop, words: false }))];
-  if (typeof one.words_drop === "number") reasons.unshift({ title: "the words", drop: one.words_drop, words: true });
+  const reasons = [
+    ...(typeof one.words_drop === "number" ? [{ title: "the words", drop: one.words_drop }] : []),
+    ...(one.because ?? []),
+    ...(one.text_parts ?? []).map((part) => ({ title: `“${part.text}”`, drop: part.drop })),
+  ];
   if (!reasons.length) return null;
   const most = Math.max(...reasons.map((one) => Math.abs(one.drop)), 1e-9);
   return (

@@ -1,0 +1,70 @@
+"""Which parts of an item's text moved its score: each is taken out of the text, and the item scored anew.
+
+The parts of a text follow one another without a gap: sentences, long ones clause by clause. What the system reads of
+the item without a part is therefore the same text less these letters, and nothing else is changed: histories, words and
+all other items read as before.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from palate.core.dataset import Dataset
+from palate.core.errors import MisuseError
+from palate.core.protocols import Recommender, ScoresTexts
+from palate.core.ragged import IntArray
+from palate.core.requests import Requests
+from palate.questions import TextPart
+
+MOST_PARTS = 8
+"""Of one text; where there are more, neighbours are one part."""
+LONG_CLAUSE = 60
+"""Letters of a sentence that is taken out as a whole; a longer one comes apart at its commas."""
+_SENTENCE, _CLAUSE = re.compile(r"[.!?;:]\s+|\n+"), re.compile(r",\s+")
+
+
+def split(text: str) -> list[tuple[str, str]]:
+    """The parts of a text, each with the text without it; none of a text that has only one."""
+    cuts = [0, *(end.end() for end in _SENTENCE.finditer(text)), len(text)]
+    for start, stop in list(pairwise(cuts)):
+        if stop - start > LONG_CLAUSE:
+            cuts += [end.end() for end in _CLAUSE.finditer(text, start, stop)]
+    cuts = sorted({*cuts})
+    if len(cuts) - 1 > MOST_PARTS:
+        cuts = [cuts[place] for place in np.linspace(0, len(cuts) - 1, MOST_PARTS + 1).astype(int)]
+    if len(cuts) < 3:
+        return []
+    return [
+        (text[start:stop].strip().rstrip(".,;:"), (text[:start] + text[stop:]).strip())
+        for start, stop in pairwise(cuts)
+    ]
+
+
+def scores_texts(system: Recommender) -> bool:
+    """Whether a score follows from how the item reads."""
+    return isinstance(system, ScoresTexts) and system.scores_texts
+
+
+def drops(system: Recommender, request: Requests, catalogue: Dataset, item_rows: IntArray) -> list[list[TextPart]]:
+    """For one request and each of these items: how much lower it would score without each part of its text (higher,
+    when negative), greatest drop first. Raises ``MisuseError`` for a system without ``scores_texts``."""
+    if not (isinstance(system, ScoresTexts) and system.scores_texts):
+        raise MisuseError(f"scores of {type(system).__name__} do not follow from texts of items")
+    nothing = pl.DataFrame(schema={"user_row": pl.Int32, "item_row": pl.Int32})
+    these = Dataset(catalogue.name, nothing, catalogue.items[item_rows], catalogue.users[:0])
+    whole = system.item_texts(these)
+    parts = [split(text) for text in whole]
+    asked = [text for text, of_one in zip(whole, parts, strict=True) for text in (text, *(less for _, less in of_one))]
+    (scores,) = system.score_texts(replace(request, leave_out=None, candidates=None), asked)
+    found, start = [], 0
+    for of_one in parts:
+        full, *less = scores[start : start + 1 + len(of_one)].tolist()
+        start += 1 + len(of_one)
+        moved = [TextPart(part, full - one) for (part, _), one in zip(of_one, less, strict=True)]
+        found.append(sorted((one for one in moved if one.drop == one.drop), key=lambda one: -one.drop))
+    return found
