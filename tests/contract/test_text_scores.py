@@ -62,8 +62,8 @@ def test_taking_a_named_part_out_of_the_text_shows_the_stated_drop(
         assert [part.drop for part in of_one] == sorted((part.drop for part in of_one), reverse=True)
         assert max(abs(part.drop) for part in of_one) > 1e-4
     reading.save(tmp_path)
+    assert isinstance(reading, Grows)
     other: Any = type(reading).load(tmp_path)
-    assert isinstance(other, Grows)
     less = [(i, part, without) for i, text in enumerate(texts) for part, without in parts_of(text)]
     new = [{"item": f"new-{n}", "text": without} for n, (_, _, without) in enumerate(less)]
     grown = replace(catalogue, items=pl.concat([catalogue.items, pl.DataFrame(new, schema=catalogue.items.schema)]))

@@ -12,6 +12,7 @@ import pytest
 
 from palate.ask import Asker
 from palate.cli.main import main
+from palate.core.protocols import ScoresTexts
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.questions import Filter, Question, together
@@ -135,6 +136,7 @@ def test_a_new_item_that_lacks_a_named_part_of_a_text_scores_lower_as_stated(run
     with running([runs / "text-cosine"], tmp_path / "s.sqlite") as (service, address), client(address) as asked:
         asker = service.find(None).asker
         ids, system = asker.item_ids, asker.system
+        assert isinstance(system, ScoresTexts)
         history, item = ids[2:8], ids[20]
         said = asked.post("/v1/explain", json={"history": history, "items": [item]}).json()
         assert said["methods"] == {"because": "leave-one-event-out", "text_parts": "leave-one-part-out"}

@@ -176,6 +176,7 @@ def test_words_change_the_answer_live(browser: Any, address: str) -> None:
         before = page.locator(".card-title").all_inner_texts()
         page.get_by_label("In words").fill("a detective solves a murder")
         expect(page.locator(".why").first).to_contain_text("the words")
+        expect(page.locator(".why").first).to_contain_text("“")  # a part of the title's text
         settle(page)
         assert page.locator(".card-title").all_inner_texts() != before
 
@@ -203,6 +204,21 @@ def test_the_leaderboard_says_what_was_found(browser: Any, address: str) -> None
         page.get_by_label("For whom and for what").select_option("cold-items-among-cold")
         assert "chance alone" in page.locator(".intervals").inner_text()
         assert "Not measured: text-cosine, tiger" in page.locator("main").inner_text()
+
+
+@pytest.mark.parametrize(("place", "chart"), [("/leaderboard", ".scatter"), ("/runs?fit=sasrec", ".curve svg")])
+def test_charts_are_drawn_anew_when_a_phone_is_turned(browser: Any, address: str, place: str, chart: str) -> None:
+    from playwright.sync_api import expect
+
+    with page_in(browser, address, size="phone") as page:
+        page.goto(place)
+        settle(page)
+        drawn = page.locator(chart).first
+        upright = drawn.get_attribute("viewBox")
+        page.set_viewport_size({"width": 844, "height": 390})
+        expect(drawn).not_to_have_attribute("viewBox", upright)
+        page.set_viewport_size(SIZES["phone"])
+        expect(drawn).to_have_attribute("viewBox", upright)
 
 
 def test_an_item_is_found_and_one_is_added_by_its_text(browser: Any, address: str) -> None:
