@@ -7,10 +7,13 @@ one next; no call waits long for a database that does not answer.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -36,15 +39,54 @@ SETTINGS = {
 }  # fmt: skip
 """The last one frees the lock where a server stands still in the middle of a write."""
 
+STILL_SECONDS = 2 * BUSY_SECONDS + 2
+"""A statement that takes longer stands still: the database ends others before. Its connection is given up."""
+
 Row = tuple[Any, ...]
 Connection = psycopg.Connection[Row]
 
 
+class Patience:
+    """Cuts connections whose database keeps somebody waiting: what stands still keeps to no limit of its own, and its
+    machine goes on saying that the connection lives. Whoever waits then hears that it is lost."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[object, tuple[float, Connection]] = {}
+        self._over = threading.Event()
+        threading.Thread(target=self._watch, name="patience with the database", daemon=True).start()
+
+    @contextmanager
+    def of(self, connection: Connection) -> Iterator[None]:
+        """What is done meanwhile waits for ``STILL_SECONDS``, give or take one."""
+        waiting = object()
+        self._waiting[waiting] = time.monotonic() + STILL_SECONDS, connection
+        try:
+            yield
+        finally:
+            del self._waiting[waiting]
+
+    def close(self) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(1.0):
+            now = time.monotonic()
+            for until, connection in list(self._waiting.values()):
+                if now > until:
+                    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+                        line.shutdown(socket.SHUT_RDWR)  # to close it is for the thread that waits
+
+
 class Marked(psycopg.Cursor[Row]):
-    """Takes statements in which ``?`` stands for a value, as all of ours are written."""
+    """Takes statements in which ``?`` stands for a value, as all of ours are written, and waits with ``patience``."""
+
+    def __init__(self, connection: Connection, *, patience: Patience, **options: Any) -> None:
+        super().__init__(connection, **options)
+        self._patience = patience
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        return super().execute(query.replace("?", "%s"), params, **options)
+        with self._patience.of(self.connection):
+            return super().execute(query.replace("?", "%s"), params, **options)
 
 
 AWAY = "the database of events does not answer; ask again soon"
@@ -69,6 +111,7 @@ class PostgresStore:
             raise StoreError("--store cannot be read; write postgresql://USER@HOST:PORT/NAME") from None
         self._down_until = 0.0
         self._alone = threading.Lock()
+        self._patience = Patience()
         self._readers = Idle(self._connect)
         self._writer: Connection | None = None
         try:
@@ -149,6 +192,7 @@ class PostgresStore:
 
     def close(self) -> None:
         self._readers.close()
+        self._patience.close()
         with self._alone:
             if self._writer is not None:
                 self._writer.close()
@@ -157,7 +201,8 @@ class PostgresStore:
         if time.monotonic() < self._down_until:
             raise psycopg.OperationalError("the last attempt has just failed")
         try:
-            connection = psycopg.connect(**self._place, autocommit=True, cursor_factory=Marked)  # type: ignore[arg-type]
+            marked: Any = partial(Marked, patience=self._patience)
+            connection = psycopg.connect(**self._place, autocommit=True, cursor_factory=marked)  # type: ignore[arg-type]
             for name, value in SETTINGS.items():
                 connection.execute("SELECT set_config(?, ?, false)", (name, value))
             # What is acknowledged is on disk, whatever this database does by default; a stricter promise stays.

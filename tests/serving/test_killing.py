@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from palate.serving.ledger import Event, Ledger, Written
 from palate.serving.waiting import Room
 from tests.serving.chaos import chaos
 from tests.serving.conftest import client
@@ -76,3 +80,27 @@ def test_a_database_that_hangs_keeps_only_those_waiting_who_need_it(runs: Path, 
         assert asked.post("/v1/recommend", json={"user": "new"}).status_code == 200
         service.find(None).close()
         assert asked.post("/v1/recommend", json={"user": "new"}).json()["code"] == "closing"
+
+
+def test_a_database_that_stands_still_in_mid_connection_holds_nobody_for_ever(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP of the processes behind two open connections: their machine says that they live, they say nothing."""
+    monkeypatch.setattr("palate.serving.postgres.STILL_SECONDS", 0.5)
+    ledger = Ledger(database.url())
+    store: Any = ledger._store
+    ledger.append("data", [[Event("k", "u", "i", 1)]])
+    assert ledger.later("data", "u")
+    (reader,) = store._readers._free
+    stopped = [reader.info.backend_pid, store._writer.info.backend_pid]
+    for process in stopped:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        assert [event.item for event in ledger.later("data", "u")] == ["i"], "asked again over another connection"
+        assert ledger.append("data", [[Event("k2", "u", "j", 2)]]) == [[Written("k2", True, 2)]]
+        assert time.monotonic() - begun < 60
+    finally:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+    ledger.close()
