@@ -26,6 +26,8 @@ from palate.parts.packing import Group, Packing
 
 SPARE = 24_000
 """Pairs of tokens that a group's padding may cost: about what the calls of one more group cost on a CPU."""
+TABLE_PACE = 5.0
+"""How many times as fast as others the token table learns with ``paces``; √D would be as its size asks."""
 
 
 class T5Config(Config):
@@ -303,6 +305,20 @@ class DecoderLayer(nn.Module):
         """Keys and values ``[P, H, d]`` of what was encoded."""
         key, value = self.cross.project(memory, self.cross.key, self.cross.value)
         return key, value
+
+
+def paces(config: T5Config, at: str = "t5") -> dict[str, float]:
+    """Shares of the learning rate (``TrainingConfig.rates``) for a T5 that learns from nothing as the part ``at``.
+
+    Its first weights differ in size: 1 in the token table, 1/√(D d) in queries, about 1/√D elsewhere. T5 was published
+    with Adafactor, whose steps are relative to these sizes. A step of Adam is equally long everywhere, too long for
+    queries, whose attention it saturates, and too short for the table. Queries take their part of it, 1/√d; the table
+    takes ``TABLE_PACE`` of them.
+    """
+    layers = range(config.layers)
+    queries = [f"{at}.{side}.{layer}.attention.query" for side in ("encoder", "decoder") for layer in layers]
+    queries += [f"{at}.decoder.{layer}.cross.query" for layer in layers]
+    return {f"{at}.tokens": TABLE_PACE, **dict.fromkeys(queries, config.head_width**-0.5)}
 
 
 def packed(lengths: Tensor, device: torch.device | str) -> Packing:
