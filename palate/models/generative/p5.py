@@ -16,7 +16,8 @@ Where we depart, and why:
 - Early stopping on validation at a constant learning rate; ``paper()`` has the published fall to 0, after 500 steps of
   warm-up where the study has a twentieth of all steps.
 - A published T5's embeddings of numerals stay; the official command draws them anew for random numbers.
-- A network that reads forward (``network.reads``) is asked with prompts that end with the history.
+- A network that reads forward (``network.reads``) is asked with prompts that end with the history. ``small()`` does,
+  with sequential prompts alone and paces (``parts.t5.paces``) that stand in for the Adafactor of T5.
 - Names are never cut. ``name_tokens`` restores the cap of the public code, under which a longer name is never found.
 """
 
@@ -50,7 +51,7 @@ from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
 from palate.data.batches import asked_sequences, prefix_batches
-from palate.data.phrases import Asking, Phrases, PromptBatch, PromptBatches, Prompts, Templates, pieces
+from palate.data.phrases import Asking, Phrases, PromptBatch, PromptBatches, Prompts, Templates, pieces, up_to_history
 from palate.parts import losses, newcomers
 from palate.parts.naming import Naming
 from palate.parts.negatives import Popularity
@@ -407,13 +408,6 @@ def spoken(reading: Reading, codes: Codes, config: P5Config, network: Network) -
     return Speech(asking, naming, live)
 
 
-def up_to_history(templates: list[str]) -> list[str]:
-    """What a network that reads forward is asked with: nothing after the history, of which it would know nothing there,
-    and something before it."""
-    cut = (template.partition("{history}") for template in templates)
-    return list(dict.fromkeys(before + history for before, history, _ in cut if before))
-
-
 def _read(text: TextTokenizer, phrases: list[str], *, one_word: bool = False) -> Phrases:
     return Phrases.of(text.read(phrases), None if one_word else text.words(phrases))
 
@@ -429,7 +423,7 @@ def tiny() -> P5Config:
 
 
 def small() -> P5Config:
-    """Reads forward and is asked about histories alone, at the paces of a T5 that begins from nothing: ten minutes on
+    """All targets of a window with one reading of a sequential prompt, at the paces of a T5 from nothing: minutes on
     one core for a thousand users."""
     network = T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward")
     return P5Config(
