@@ -17,7 +17,7 @@ Where we depart, and why:
   warm-up where the study has a twentieth of all steps.
 - A published T5's embeddings of numerals stay; the official command draws them anew for random numbers.
 - A network that reads forward (``network.reads``) is asked with prompts that end with the history. ``small()`` does,
-  with sequential prompts alone and paces (``parts.t5.paces``) that stand in for the Adafactor of T5.
+  with paces (``parts.t5.paces``) that stand in for the optimiser T5 was published with.
 - Names are never cut. ``name_tokens`` restores the cap of the public code, under which a longer name is never found.
 """
 
@@ -108,6 +108,8 @@ class P5Config(Config):
     events of a window of ``length`` are taught with one reading, and prompts end with the history."""
     name_tokens: int | None = Field(None, ge=1)
     """Names are cut after so many tokens, ``item_`` and the end included, and then never answered; None = never."""
+    paced: bool = False
+    """Weights learn at paces that follow their first sizes (``parts.t5.paces``) unless ``training.rates`` says more."""
     beam: int = Field(20, ge=1)
     batch_size: int = Field(128, ge=1)
     """Prompts read in a step."""
@@ -278,7 +280,9 @@ class P5(GradientSystem[P5Config, Network]):
             forward=network.forward_only,
         )  # fmt: skip
         batches = PromptBatches(prefixes, self.speech.asking, met, nameless=config.nameless, seed=run.seed)
-        return Lesson(batches, lambda batch: self.loss(network, batch))
+        rates = paces(network.t5.config) if config.paced else {}
+        training = config.training.model_copy(update={"rates": rates | config.training.rates})
+        return Lesson(batches, lambda batch: self.loss(network, batch), training=training)
 
     def loss(self, network: Network, batch: PromptBatch) -> Tensor:
         """``-log p`` of the targets' tokens, mean over tokens."""
@@ -425,13 +429,11 @@ def tiny() -> P5Config:
 def small() -> P5Config:
     """All targets of a window with one reading of a sequential prompt, at the paces of a T5 from nothing: minutes on
     one core for a thousand users."""
-    network = T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward")
     return P5Config(
-        network=network, tasks=("sequential",), batch_size=32,
-        training=TrainingConfig(
-            epochs=40, learning_rate=2e-3, weight_decay=0.01, warmup_steps=100, schedule="cosine", clip_norm=1.0,
-            judge_every=8, patience=40, rates=paces(network),
-        ),
+        network=T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward"),
+        paced=True, tasks=("sequential",), batch_size=32,
+        training=TrainingConfig(epochs=40, learning_rate=2e-3, weight_decay=0.01, warmup_steps=100, schedule="cosine",
+                                clip_norm=1.0, judge_every=8, patience=40),
     )  # fmt: skip
 
 
