@@ -311,9 +311,9 @@ def paces(config: T5Config, at: str = "t5") -> dict[str, float]:
     """Shares of the learning rate (``TrainingConfig.rates``) for a T5 that learns from nothing as the part ``at``.
 
     Its first weights differ in size: 1 in the token table, 1/√(D d) in queries, about 1/√D elsewhere. T5 was published
-    with Adafactor, whose steps are relative to these sizes. A step of Adam is equally long everywhere, too long for
-    queries, whose attention it saturates, and too short for the table. Queries take their part of it, 1/√d; the table
-    takes ``TABLE_PACE`` of them.
+    with Adafactor, whose steps are relative to these sizes. A step of Adam is equally long everywhere: against its size
+    long for queries, which hold the scale that attention goes without, and short for the table. Queries take their part
+    of it, 1/√d; the table takes ``TABLE_PACE`` of them.
     """
     layers = range(config.layers)
     queries = [f"{at}.{side}.{layer}.attention.query" for side in ("encoder", "decoder") for layer in layers]
