@@ -27,7 +27,7 @@ from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.models.generative.p5 import P5, SEQUENTIAL, P5Config, Speech
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5Config, paces
+from palate.parts.t5 import T5Config, paced
 from palate.systems import build, component
 from tests.models.sequence_logs import successors, timed_log
 
@@ -185,15 +185,13 @@ def test_a_network_that_reads_forward_learns_what_comes_next(log: Dataset) -> No
 
 def test_paces_follow_the_network_that_is_there_and_settings_decide_over_them(log: Dataset) -> None:
     training = TRAINING.model_copy(update={"rates": {"t5.tokens": 2.0}})
-    system = p5(paced=True, training=training, network=NETWORK.model_copy(update={"layers": 3})).fit(
-        log, Run(max_steps=1)
-    )
-    taught = system.lesson(log, Run()).training
-    assert taught is not None
-    assert taught.rates == paces(system.fitted().t5.config) | {"t5.tokens": 2.0}
+    network = NETWORK.model_copy(update={"layers": 3, "paced": True})
+    system = p5(training=training, network=network).fit(log, Run(max_steps=1))
+    shares = paced(TRAINING, system.fitted().t5.config).rates
+    assert len(shares) == 1 + 3 * 3
+    assert system.training.rates == shares | {"t5.tokens": 2.0}
     assert system.config.training == training
-    even = p5().fit(log, Run(max_steps=1)).lesson(log, Run()).training
-    assert even == TRAINING
+    assert p5().fit(log, Run(max_steps=1)).training == TRAINING
 
 
 def test_scores_are_log_probabilities_summed_by_hand(taught: P5) -> None:

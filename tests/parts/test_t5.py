@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from palate.core.errors import TrainingError
+from palate.core.training import TrainingConfig
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, Reach, T5Config, paces, packed
+from palate.parts.t5 import T5, Reach, T5Config, paced, packed
 from palate.parts.t5_checkpoint import read_hub
 
 SMALL = T5Config(width=16, layers=2, heads=3, head_width=8, forward_width=24, dropout=0.0)
@@ -140,8 +141,8 @@ def test_gradients_reach_every_weight() -> None:
 
 def test_queries_keep_the_pace_of_keys_and_the_table_runs_ahead() -> None:
     """Measured in their own sizes, which differ from the start."""
-    model = T5(T5Config(width=64, heads=4, head_width=16, layers=2), 500)
-    shares = paces(model.config, at="t5")
+    model = T5(T5Config(width=64, heads=4, head_width=16, layers=2, paced=True), 500)
+    shares = paced(TrainingConfig(), model.config).rates
     sizes = {f"t5.{name}": float(weight.detach().std()) for name, weight in model.named_parameters()}
     queries = {name for name in sizes if "query" in name}
     assert {f"{name}.weight" for name in shares} == queries | {"t5.tokens.weight"}

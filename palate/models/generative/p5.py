@@ -17,7 +17,7 @@ Where we depart, and why:
   warm-up where the study has a twentieth of all steps.
 - A published T5's embeddings of numerals stay; the official command draws them anew for random numbers.
 - A network that reads forward (``network.reads``) is asked with prompts that end with the history. ``small()`` does,
-  with paces (``parts.t5.paces``) that stand in for the optimiser T5 was published with.
+  with paces (``parts.t5.paced``) that stand in for the optimiser T5 was published with.
 - Names are never cut. ``name_tokens`` restores the cap of the public code, under which a longer name is never found.
 """
 
@@ -56,7 +56,7 @@ from palate.parts import losses, newcomers
 from palate.parts.naming import Naming
 from palate.parts.negatives import Popularity
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, Reach, T5Config, T5Speaker, paces, packed
+from palate.parts.t5 import T5, Reach, T5Config, T5Speaker, paced, packed
 from palate.parts.t5_checkpoint import described, read_hub
 from palate.training.shell import GradientSystem, Lesson
 
@@ -108,8 +108,6 @@ class P5Config(Config):
     events of a window of ``length`` are taught with one reading, and prompts end with the history."""
     name_tokens: int | None = Field(None, ge=1)
     """Names are cut after so many tokens, ``item_`` and the end included, and then never answered; None = never."""
-    paced: bool = False
-    """Weights learn at paces that follow their first sizes (``parts.t5.paces``) unless ``training.rates`` says more."""
     beam: int = Field(20, ge=1)
     batch_size: int = Field(128, ge=1)
     """Prompts read in a step."""
@@ -220,6 +218,10 @@ class P5(GradientSystem[P5Config, Network]):
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
+    @property
+    def training(self) -> TrainingConfig:
+        return paced(self.config.training, self.fitted().t5.config)
+
     def prepare(self, train: Dataset, run: Run) -> None:
         if self.network is not None:
             self.tokenizer.add(train)
@@ -280,9 +282,7 @@ class P5(GradientSystem[P5Config, Network]):
             forward=network.forward_only,
         )  # fmt: skip
         batches = PromptBatches(prefixes, self.speech.asking, met, nameless=config.nameless, seed=run.seed)
-        rates = paces(network.t5.config) if config.paced else {}
-        training = config.training.model_copy(update={"rates": rates | config.training.rates})
-        return Lesson(batches, lambda batch: self.loss(network, batch), training=training)
+        return Lesson(batches, lambda batch: self.loss(network, batch))
 
     def loss(self, network: Network, batch: PromptBatch) -> Tensor:
         """``-log p`` of the targets' tokens, mean over tokens."""
@@ -430,8 +430,8 @@ def small() -> P5Config:
     """All targets of a window with one reading of a sequential prompt, at the paces of a T5 from nothing: minutes on
     one core for a thousand users."""
     return P5Config(
-        network=T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward"),
-        paced=True, tasks=("sequential",), batch_size=32,
+        network=T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward", paced=True),
+        tasks=("sequential",), batch_size=32,
         training=TrainingConfig(epochs=40, learning_rate=2e-3, weight_decay=0.01, warmup_steps=100, schedule="cosine",
                                 clip_norm=1.0, judge_every=8, patience=40),
     )  # fmt: skip
