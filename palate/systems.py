@@ -159,7 +159,7 @@ TABLE: tuple[System, ...] = (
         "p5", "palate.models.generative.p5:P5", "P5 with an item index", "generative",
         "Hua et al. 2023, arXiv 2305.06569",
         ("id", "text", "pre-training/next-token", "instruction-tuning/full", "prompts", "names", "gradient"),
-        learns=("network", "tokenizer"), presets=("tiny", "paper"), packages=("tokenizers",),
+        learns=("network", "tokenizer"), presets=("tiny", "small", "paper"), packages=("tokenizers",),
     ),
     System(
         "mender-tok", "palate.models.generative.mender_tok:MenderTok", "Mender-Tok", "generative",

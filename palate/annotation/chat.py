@@ -20,7 +20,7 @@ from palate.annotation.tasks import TASKS, Row, events_of, intention_rows, item_
 from palate.annotation.writing import write
 from palate.core import store
 from palate.core.annotations import Intention, ItemProfile, Preference, StepPreferences, UserProfile
-from palate.core.config import Config, Part, configure
+from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.protocols import ChatModel
 from palate.core.ragged import IntArray, Ragged
@@ -130,7 +130,7 @@ class ChatAnnotator:
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        return cls(configure(cls.config_type, stored.config), chat=stored.part("chat"))
+        return stored.begun(cls)
 
 
 def _profile(said: dict[str, Any]) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from palate.core.annotations import (
     UserProfile,
     UserTraits,
 )
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray, Ragged
 
@@ -146,7 +146,7 @@ class Extractive:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(configure(cls.config_type, store.open_folder(folder).config))
+        return store.open_folder(folder).begun(cls)
 
 
 def _line(templates: Sequence[str], turn: int, phrases: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from palate.annotation.key_phrases import feeling
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 
 REFUSALS = frozenset({"avoid", "no", "exclude", "without", "skip", "not", "never", "don't", "dislikes", "hates"})
 SEARCHES = frozenset({"find", "search", "look", "show", "more", "seek", "want", "wants", "likes", "enjoys", "include"})
@@ -45,7 +45,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(configure(cls.config_type, store.open_folder(folder).config))
+        return store.open_folder(folder).begun(cls)
 
 
 def _for_it(text: str) -> bool:

@@ -17,7 +17,6 @@ from pydantic import Field
 from palate.backbones.server import Server, ServerConfig
 from palate.core import store
 from palate.core.chat import ChatReply, ChatRequest, Finish, Message, ToolCall, Usage
-from palate.core.config import configure
 from palate.core.errors import FormError
 
 FINISHES: Mapping[str | None, Finish] = {"length": "length", "tool_calls": "tools", "content_filter": "refused"}
@@ -86,7 +85,7 @@ class ChatEndpoint:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(configure(cls.config_type, store.open_folder(folder).config))
+        return store.open_folder(folder).begun(cls)
 
     def _most(self, request: ChatRequest) -> Usage:
         """Of one attempt: a token is at least a byte."""

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from palate.backbones.server import Server, ServerConfig
 from palate.core import store
-from palate.core.config import configure
 from palate.core.errors import EndpointError
 from palate.core.protocols import FloatArray
 
@@ -72,7 +71,7 @@ class Endpoint:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(configure(cls.config_type, store.open_folder(folder).config))
+        return store.open_folder(folder).begun(cls)
 
     def _ask(self, texts: Sequence[str]) -> FloatArray:
         more = {} if self.config.dimensions is None else {"dimensions": self.config.dimensions}

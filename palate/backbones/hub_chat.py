@@ -22,7 +22,7 @@ from palate.backbones.hub import Hub, HubConfig
 from palate.backbones.hub_files import hub_folder, quietly
 from palate.core import store
 from palate.core.chat import ChatReply, ChatRequest, Finish, Message, Usage
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.errors import EndpointError, FormError
 from palate.core.ragged import Ragged
 from palate.core.run import Run
@@ -89,7 +89,7 @@ class HubChat:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(configure(cls.config_type, store.open_folder(folder).config))
+        return store.open_folder(folder).begun(cls)
 
     def _ready(self) -> Hub:
         with self._lock:

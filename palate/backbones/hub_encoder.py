@@ -22,7 +22,7 @@ from torch import Tensor
 
 from palate.backbones.hub_files import digest_of_model, first_line, hub_folder, quietly
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.errors import ConfigError, MissingExtraError, StoreError
 from palate.core.protocols import FloatArray
 
@@ -122,7 +122,7 @@ class TransformerEncoder(ABC, Generic[C]):
     def load(cls, folder: Path) -> Self:
         """Raises ``StoreError`` at the first use when the weights are others than those of the saved one."""
         stored = store.open_folder(folder)
-        encoder = cls(configure(cls.config_type, stored.config))  # type: ignore[arg-type]
+        encoder = stored.begun(cls)
         encoder._expected = stored.facts["version"]
         return encoder
 

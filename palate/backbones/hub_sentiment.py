@@ -17,7 +17,7 @@ from pydantic import Field
 
 from palate.backbones.hub_files import digest_of_model, first_line, hub_folder, quietly
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.errors import ConfigError, MissingExtraError, StoreError
 
 AT_ONCE = 32
@@ -79,7 +79,7 @@ class HubSentiment:
     def load(cls, folder: Path) -> Self:
         """Raises ``StoreError`` at the first use when the weights are others than those of the saved one."""
         stored = store.open_folder(folder)
-        found = cls(configure(cls.config_type, stored.config))
+        found = stored.begun(cls)
         found._expected = stored.facts["weights"]
         return found
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from palate.core import store
 from palate.core.chat import ChatReply, ChatRequest, Message, Usage, reply_from_json, reply_to_json
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.errors import DataError, EndpointError, MisuseError
 from palate.core.protocols import ChatModel
 
@@ -78,7 +78,7 @@ class Scripted:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(configure(cls.config_type, store.open_folder(folder).config))
+        return store.open_folder(folder).begun(cls)
 
 
 class Recorder:
@@ -163,4 +163,4 @@ class Replay:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(configure(cls.config_type, store.open_folder(folder).config))
+        return store.open_folder(folder).begun(cls)

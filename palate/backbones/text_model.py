@@ -26,7 +26,7 @@ from palate.backbones.packed import Attend, Branches, Groups, can_pack, packed_s
 from palate.backbones.soft_prompt import add_words, insert_prompt, prompt_of
 from palate.backbones.text_tokenizer import TextTokenizer
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.errors import ConfigError, MissingExtraError, StoreError, TrainingError
 from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Run
@@ -249,7 +249,7 @@ class TextModel(ABC, Generic[C]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        found = cls(configure(cls.config_type, stored.config))  # type: ignore[arg-type]
+        found = stored.begun(cls)
         facts = stored.facts
         found.version, found._fitted_on = facts["version"], stored.fitted_on
         with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten

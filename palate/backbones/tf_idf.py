@@ -21,7 +21,7 @@ from pydantic import Field
 
 from palate.backbones.cache import digest
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.errors import DataError
 from palate.core.protocols import FloatArray
 
@@ -100,7 +100,7 @@ class TfIdf:
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        encoder = cls(configure(cls.config_type, stored.config))
+        encoder = stored.begun(cls)
         arrays = stored.arrays()
         encoder.idf, encoder.directions = arrays["idf"], arrays["directions"]
         encoder.columns = {term: column for column, term in enumerate(stored.facts["terms"])}

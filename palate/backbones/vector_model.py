@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from palate.backbones.hub_files import digest_of_model, first_line, hub_folder, quietly
 from palate.backbones.packed import Attend, Groups, can_pack, packed_states, padded_states, recompute
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.errors import ConfigError, MissingExtraError, StoreError, TrainingError
 from palate.core.run import Run
 
@@ -112,7 +112,7 @@ class VectorModel(ABC, Generic[C]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        found = cls(configure(cls.config_type, stored.config))  # type: ignore[arg-type]
+        found = stored.begun(cls)
         found.version = stored.facts["version"]
         half = set(stored.facts["bf16"])
         with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field
 from palate.core import store
 from palate.core.code_health import CodeHealth, health
 from palate.core.codes import Codes, Tokens
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import DataError, TrainingError
 from palate.core.protocols import Encoder, FitsTexts, FloatArray
@@ -70,12 +70,12 @@ class NamesItems(ABC, Generic[C]):
         """What it needs beside the names, as arrays."""
         return {}
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]], stored: store.Stored) -> None:
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take back what ``state`` gave."""
 
     @property
     def parts(self) -> dict[str, store.Savable]:
-        """Components that are saved in sub-folders."""
+        """Components that are saved in sub-folders, by the names of the constructor's arguments."""
         return {}
 
     # -- what all share ------------------------------------------------------------------------------------------------
@@ -142,12 +142,12 @@ class NamesItems(ABC, Generic[C]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        tokenizer = cls(configure(cls.config_type, stored.config))  # type: ignore[arg-type]
+        tokenizer = stored.begun(cls)
         arrays, facts = stored.arrays(), stored.facts
         tokenizer._codes = Codes(arrays["tokens"], tuple(facts["vocabulary"]), facts["atomic"], arrays["live"])
         tokenizer.facts, tokenizer.fitted_on = facts["fit"], stored.fitted_on
         state = {name.removeprefix("state/"): array for name, array in arrays.items() if name.startswith("state/")}
-        tokenizer.restore(state, stored)
+        tokenizer.restore(state)
         return tokenizer
 
     def drawn(self, *salt: int) -> np.random.Generator:
@@ -270,9 +270,6 @@ class NamesVectors(NamesItems[C]):
     def parts(self) -> dict[str, store.Savable]:
         unused = isinstance(self.encoder, FitsTexts) and not self.encoder.fitted  # the vectors were given
         return {"encoder": self.encoder} if hasattr(self.encoder, "save") and not unused else {}  # type: ignore[dict-item]
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]], stored: store.Stored) -> None:
-        self.encoder = stored.part("encoder") if "encoder" in stored.parts else None
 
     def _widen(self, places: Sequence[int], numbers: IntArray) -> None:
         """Give each place tokens for all the numbers that stand there; a counter may outgrow its place."""

@@ -11,18 +11,19 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from palate.core.config import Config
+from palate.core.config import Config, configure
 from palate.core.errors import StoreError, nearest
 
+T = TypeVar("T")
 SCHEMA = "palate.store/1"
 NO_DATA = "none"
 """The ``fitted_on`` of what was made from pure item text: no interaction was seen."""
@@ -59,6 +60,11 @@ class Stored:
         if name not in self.parts:
             raise StoreError(f"{self.folder} holds no part '{name}'{nearest(name, self.parts)}")
         return load(self.folder / name)
+
+    def begun(self, kind: Callable[..., T]) -> T:
+        """A ``kind`` with the saved settings and parts: what its arrays and facts are then put into."""
+        config_type: type[Config] = kind.config_type  # type: ignore[attr-defined]
+        return kind(configure(config_type, self.config), **{name: self.part(name) for name in self.parts})
 
 
 def save(

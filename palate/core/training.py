@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from palate.core.config import Config
 
@@ -25,13 +25,20 @@ class TrainingConfig(Config):
     """How the learning rate goes on: with the inverse square root of the steps, or to 0 at the end of all epochs (or of
     the time budget, where that comes first)."""
     rates: dict[str, float] = {}
-    """Learning rate of the weights whose names begin so, as a share of ``learning_rate``."""
+    """Learning rate of the weights whose names begin so, as a share of ``learning_rate``; written as
+    ``training.rates.t5.tokens=5``."""
     clip_norm: float = Field(5.0, ge=0)
     """Gradients are scaled down to this total norm; 0 = never."""
     judge_every: int = Field(1, ge=1)
     """Epochs between two looks at validation."""
     patience: int = Field(10, ge=1)
     """Looks without a new best after which training stops; the best weights are kept."""
+
+    @field_validator("rates", mode="before")
+    @classmethod
+    def _whole_names(cls, given: Any) -> Any:
+        """Names of weights have dots, which settings read as sections."""
+        return dict(_flat(given)) if isinstance(given, Mapping) else given
 
     def rate(self, step: int, total: int, spent: float = 0.0) -> float:
         """The learning rate of ``step`` (from 1 on) where all epochs are ``total`` steps and the share ``spent`` of the
@@ -55,3 +62,11 @@ class TrainingConfig(Config):
     def follows_its_end(self) -> bool:
         """Whether another number of epochs would be another fit from the first step on."""
         return self.schedule in ("linear", "cosine")
+
+
+def _flat(given: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value

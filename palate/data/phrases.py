@@ -186,6 +186,13 @@ def pieces(templates: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(part for part in parts if not _PLACES.fullmatch(part)))
 
 
+def up_to_history(templates: Iterable[str]) -> list[str]:
+    """What a network that reads forward is asked with: nothing after the history, of which it would know nothing there,
+    and something before it."""
+    cut = (template.partition("{history}") for template in templates)
+    return list(dict.fromkeys(before + history for before, history, _ in cut if before))
+
+
 _PLACES = re.compile(r"(\{user\}|\{history\})")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palate.core.config import Config
+from palate.core.training import TrainingConfig
 from palate.parts.decode import in_parts, name_scores
 from palate.parts.dropout import Dropout
 from palate.parts.norm import RMSNorm
@@ -26,6 +27,8 @@ from palate.parts.packing import Group, Packing
 
 SPARE = 24_000
 """Pairs of tokens that a group's padding may cost: about what the calls of one more group cost on a CPU."""
+TABLE_PACE = 5.0
+"""How many times as fast as others the token table learns with ``paced``; √D would be as its size asks."""
 
 
 class T5Config(Config):
@@ -47,6 +50,8 @@ class T5Config(Config):
     """Whether a token of the input sees those after it. In published T5s it does; one that reads forward can be asked
     what comes next at every place of one reading (``Reach``). Its tokens cannot know how far from the end they stand,
     so the decoder adds learned offsets by that distance to its attention to them."""
+    paced: bool = False
+    """Weights learn at paces that follow their first sizes (``paced``); for a network that learns from nothing."""
 
     @model_validator(mode="after")
     def _far_is_far(self) -> Self:
@@ -303,6 +308,24 @@ class DecoderLayer(nn.Module):
         """Keys and values ``[P, H, d]`` of what was encoded."""
         key, value = self.cross.project(memory, self.cross.key, self.cross.value)
         return key, value
+
+
+def paced(training: TrainingConfig, config: T5Config, at: str = "t5") -> TrainingConfig:
+    """How a T5 of that ``config`` learns as the part ``at`` of a network: where it is ``paced``, its weights have
+    shares of the learning rate (``TrainingConfig.rates``, which decides over them).
+
+    Its first weights differ in size: 1 in the token table, 1/√(D d) in queries, about 1/√D elsewhere. T5 was published
+    with Adafactor, whose steps are relative to these sizes. A step of Adam is equally long everywhere: against its size
+    long for queries, which hold the scale that attention goes without, and short for the table. Queries take their part
+    of it, 1/√d; the table takes ``TABLE_PACE`` of them.
+    """
+    if not config.paced:
+        return training
+    layers = range(config.layers)
+    queries = [f"{at}.{side}.{layer}.attention.query" for side in ("encoder", "decoder") for layer in layers]
+    queries += [f"{at}.decoder.{layer}.cross.query" for layer in layers]
+    shares = {f"{at}.tokens": TABLE_PACE, **dict.fromkeys(queries, config.head_width**-0.5)}
+    return training.model_copy(update={"rates": shares | training.rates})
 
 
 def packed(lengths: Tensor, device: torch.device | str) -> Packing:

@@ -31,7 +31,7 @@ from palate.core.training import TrainingConfig
 from palate.data.worded import Lessons, WordedBatch, WordedBatches, lessons
 from palate.parts.naming import Naming, needs_end
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, T5Config, T5Speaker
+from palate.parts.t5 import T5, T5Config, T5Speaker, paced
 
 START, END, FIRST = 0, 1, 2
 """Rows of the vocabulary: the decoder's start, the end of a name, the first token of names."""
@@ -154,6 +154,10 @@ class SaysNames(ABC):
     _named: tuple[object, Naming] | None = None
 
     # -- learning ----------------------------------------------------------------------------------------------------
+
+    @property
+    def training(self) -> TrainingConfig:
+        return paced(self.config.training, self.config.network, "decoder.t5")
 
     def name_all(self, train: Dataset, run: Run) -> None:
         """Names of all items: anew, or of those that are new where the system goes on."""

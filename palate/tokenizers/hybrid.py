@@ -71,9 +71,6 @@ class Hybrid(NamesItems[HybridConfig]):
         first, second = self._halves()
         return {"first": first, "second": second}
 
-    def restore(self, state: Any, stored: store.Stored) -> None:
-        self.halves = (stored.part("first"), stored.part("second"))
-
     def _halves(self) -> tuple[NamesItems[Any], NamesItems[Any]]:
         if None in self.halves:
             raise ConfigError("a hybrid needs its two tokenizers: build it through systems.component, or pass both")

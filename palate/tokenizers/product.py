@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from palate.backbones.item_text import ItemText
 from palate.backbones.vectors import item_vectors
-from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
 from palate.core.naming import NamesVectors, Size
@@ -110,8 +109,7 @@ class Product(NamesVectors[ProductConfig]):
         assert self.coder is not None
         return {name: getattr(self.coder, name).numpy() for name in ("mean", "rotation", "centres")}
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]], stored: store.Stored) -> None:
-        super().restore(state, stored)
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         self.coder = Pieces(*(torch.from_numpy(state[name]) for name in ("mean", "rotation", "centres")))
 
 

@@ -26,7 +26,6 @@ from torch.nn import functional as F
 
 from palate.backbones.item_text import ItemText
 from palate.backbones.vectors import item_vectors
-from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.errors import TrainingError
 from palate.core.naming import NamesVectors, Size
@@ -137,7 +136,6 @@ class ResidualKMeans(NamesVectors[ResidualKMeansConfig]):
         assert self.coder is not None
         return {"mean": self.coder.mean.numpy(), "centres": self.coder.centres.numpy()}
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]], stored: store.Stored) -> None:
-        super().restore(state, stored)
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         mean, centres = torch.from_numpy(state["mean"]), torch.from_numpy(state["centres"])
         self.coder = Levels(mean, centres, self.config.normalise)

@@ -36,7 +36,6 @@ from torch import Tensor
 
 from palate.backbones.item_text import ItemText
 from palate.backbones.vectors import item_vectors
-from palate.core import store
 from palate.core.config import Part
 from palate.core.errors import TrainingError
 from palate.core.naming import NamesVectors
@@ -119,8 +118,7 @@ class RQVAE(NamesVectors[RQVAEConfig]):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         return {name: tensor.numpy() for name, tensor in self._fitted().state_dict().items()}
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]], stored: store.Stored) -> None:
-        super().restore(state, stored)
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         weights = {name: torch.from_numpy(array) for name, array in state.items()}
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
             self.network = Network(self.sized, len(weights["mean"]))

@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from palate.backbones.item_text import ItemText
 from palate.backbones.vectors import text_vectors
 from palate.core import store
-from palate.core.config import Part, configure
+from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.naming import fitting_size, level_words
@@ -334,8 +334,7 @@ class UserIndex:
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        encoder = stored.part("encoder") if "encoder" in stored.parts else None
-        found = cls(configure(cls.config_type, stored.config), encoder)
+        found = stored.begun(cls)
         arrays = stored.arrays()
         found.facts, found.fitted_on = dict(stored.facts), stored.fitted_on
         found._numbers, found._items = arrays["numbers"], arrays.get("items")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import StoreError, TrainingError
 from palate.core.protocols import Judge
@@ -190,8 +190,7 @@ class GradientSystem(ABC, Generic[C, N]):
         stored = store.open_folder(folder)
         if "shape" not in stored.facts:
             raise StoreError(f"{folder} was written by an earlier Palate; fit the system again")
-        config = configure(cls.config_type, stored.config)
-        system = cls(config, **{name: stored.part(name) for name in stored.parts})  # type: ignore[arg-type]
+        system = stored.begun(cls)
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
             system.network = system._build(stored.facts["shape"])
         system.facts = stored.facts

@@ -27,7 +27,7 @@ from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.models.generative.p5 import P5, SEQUENTIAL, P5Config, Speech
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5Config
+from palate.parts.t5 import T5Config, paced
 from palate.systems import build, component
 from tests.models.sequence_logs import successors, timed_log
 
@@ -181,6 +181,17 @@ def test_windows_are_taught_at_every_place_as_each_prefix_alone_would_be(log: Da
 def test_a_network_that_reads_forward_learns_what_comes_next(log: Dataset) -> None:
     system = p5(tasks=("sequential",), network=FORWARD, batch_size=16).fit(log, Run(max_steps=200))
     assert successor_recall(system) > 0.7
+
+
+def test_paces_follow_the_network_that_is_there_and_settings_decide_over_them(log: Dataset) -> None:
+    training = TRAINING.model_copy(update={"rates": {"t5.tokens": 2.0}})
+    network = NETWORK.model_copy(update={"layers": 3, "paced": True})
+    system = p5(training=training, network=network).fit(log, Run(max_steps=1))
+    shares = paced(TRAINING, system.fitted().t5.config).rates
+    assert len(shares) == 1 + 3 * 3
+    assert system.training.rates == shares | {"t5.tokens": 2.0}
+    assert system.config.training == training
+    assert p5().fit(log, Run(max_steps=1)).training == TRAINING
 
 
 def test_scores_are_log_probabilities_summed_by_hand(taught: P5) -> None:

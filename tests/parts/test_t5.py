@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from palate.core.errors import TrainingError
+from palate.core.training import TrainingConfig
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, Reach, T5Config, packed
+from palate.parts.t5 import T5, Reach, T5Config, paced, packed
 from palate.parts.t5_checkpoint import read_hub
 
 SMALL = T5Config(width=16, layers=2, heads=3, head_width=8, forward_width=24, dropout=0.0)
@@ -136,3 +137,16 @@ def test_gradients_reach_every_weight() -> None:
         -1
     ).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_queries_keep_the_pace_of_keys_and_the_table_runs_ahead() -> None:
+    """Measured in their own sizes, which differ from the start."""
+    model = T5(T5Config(width=64, heads=4, head_width=16, layers=2, paced=True), 500)
+    shares = paced(TrainingConfig(), model.config).rates
+    sizes = {f"t5.{name}": float(weight.detach().std()) for name, weight in model.named_parameters()}
+    queries = {name for name in sizes if "query" in name}
+    assert {f"{name}.weight" for name in shares} == queries | {"t5.tokens.weight"}
+    for name in queries:
+        share = shares[name.removesuffix(".weight")]
+        assert sizes[name] / share == pytest.approx(sizes[name.replace("query", "key")], rel=0.1)
+    assert 1 < shares["t5.tokens"] <= sizes["t5.tokens.weight"] / sizes["t5.encoder.0.attention.key.weight"]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from palate.core.config import configure, override, parse_settings
 from palate.core.errors import TrainingError
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
@@ -161,6 +162,14 @@ def test_gradients_are_clipped_to_the_norm() -> None:
         loop.step(0)
         assert point.place.grad is not None
         assert abs(float(point.place.grad)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_pace_of_some_weights_is_a_setting_and_survives_a_recipe() -> None:
+    """Names of weights have dots, as settings of settings do."""
+    asked = configure(TrainingConfig, parse_settings(["rates.t5.tokens=5", "rates.words=2"]))
+    assert asked.rates == {"t5.tokens": 5.0, "words": 2.0}
+    assert configure(TrainingConfig, json.loads(asked.model_dump_json())) == asked
+    assert override(asked, parse_settings(["rates.t5.tokens=3"])).rates == {"t5.tokens": 3.0, "words": 2.0}
 
 
 def test_warm_up_grows_the_learning_rate_from_nothing() -> None:

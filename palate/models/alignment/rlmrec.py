@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from palate.backbones.item_text import ItemText
 from palate.backbones.vectors import text_vectors
 from palate.core import store
-from palate.core.config import Config, Part, configure
+from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.errors import StoreError
 from palate.core.protocols import Encoder, FitsTexts, Profiler
@@ -289,7 +289,7 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], AnswersByFactors):
         stored = store.open_folder(folder)
         if "shape" not in stored.facts:
             raise StoreError(f"{folder} was written by an earlier Palate; fit the system again")
-        system = cls(configure(cls.config_type, stored.config), **{name: stored.part(name) for name in stored.parts})
+        system = stored.begun(cls)
         with seeded(Run()):  # its first weights are drawn, and the random state is the caller's
             system.network = Network(system.config, system.graph.fitted(), stored.facts["shape"]["profile_width"])
         system.facts = stored.facts

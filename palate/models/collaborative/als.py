@@ -29,7 +29,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
@@ -172,7 +172,7 @@ class ALS(ScoresAll):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(ALSConfig, stored.config))
+        system = stored.begun(cls)
         arrays = stored.arrays()
         system.items, system.counts, system.fitted_on = arrays["items"], arrays["counts"], stored.fitted_on
         return system

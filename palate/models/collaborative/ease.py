@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
@@ -95,7 +95,7 @@ class EASE(ScoresAll):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(EASEConfig, stored.config))
+        system = stored.begun(cls)
         arrays = stored.arrays()
         system.weights, system.counts, system.fitted_on = arrays["weights"], arrays["counts"], stored.fitted_on
         return system

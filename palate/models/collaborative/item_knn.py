@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import Field
 
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
@@ -112,7 +112,7 @@ class ItemKNN(ScoresAll):
         from scipy.sparse import csr_array
 
         stored = store.open_folder(folder)
-        system = cls(configure(ItemKNNConfig, stored.config))
+        system = stored.begun(cls)
         arrays = stored.arrays()
         system.counts, system.fitted_on = arrays["counts"], stored.fitted_on
         shape = (len(system.counts), len(system.counts))

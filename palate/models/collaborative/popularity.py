@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, Judge, ScoresAll
@@ -82,7 +82,7 @@ class Popularity(ScoresAll):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(PopularityConfig, stored.config))
+        system = stored.begun(cls)
         system.weights, system.fitted_on = stored.arrays()["weights"], stored.fitted_on
         return system
 

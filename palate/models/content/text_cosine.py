@@ -19,7 +19,7 @@ from pydantic import Field
 from palate.backbones.item_text import ItemText
 from palate.backbones.vectors import item_vectors
 from palate.core import store
-from palate.core.config import Config, Part, configure
+from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import Encoder, FloatArray, Judge, ScoresAll
@@ -165,7 +165,7 @@ class TextCosine(ScoresAll):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(TextCosineConfig, stored.config), encoder=stored.part("encoder"))
+        system = stored.begun(cls)
         arrays = stored.arrays()
         system.vectors, system.shares, system.live = arrays["vectors"], arrays["shares"], arrays["live"]
         system.fitted_on = stored.fitted_on

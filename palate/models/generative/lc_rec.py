@@ -45,7 +45,7 @@ from torch.utils.checkpoint import checkpoint
 from palate.backbones.item_text import ItemText
 from palate.backbones.text_model import padded
 from palate.core import store
-from palate.core.config import Config, Part, configure
+from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError
 from palate.core.protocols import Annotator, ItemTokenizer, LanguageModel
@@ -402,7 +402,7 @@ class LCRec(GradientSystem[LCRecConfig, nn.Module]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(cls.config_type, stored.config), **{name: stored.part(name) for name in stored.parts})
+        system = stored.begun(cls)
         system.facts, system.network = stored.facts, system.backbone.model
         return system
 

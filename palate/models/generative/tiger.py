@@ -51,7 +51,7 @@ from palate.data.batches import PrefixBatch, asked_sequences, prefix_batches
 from palate.parts import losses
 from palate.parts.naming import Naming, needs_end, read_before, spelled
 from palate.parts.packing import Packing
-from palate.parts.t5 import T5, Reach, T5Config, T5Speaker, packed
+from palate.parts.t5 import T5, Reach, T5Config, T5Speaker, paced, packed
 from palate.training.shell import GradientSystem, Lesson
 
 START, END, SOMEBODY, USERS = 0, 1, 2, 3
@@ -134,6 +134,10 @@ class TIGER(GradientSystem[TIGERConfig, Network]):
         self._speech: tuple[object, Speech] | None = None
 
     # -- learning ----------------------------------------------------------------------------------------------------
+
+    @property
+    def training(self) -> TrainingConfig:
+        return paced(self.config.training, self.config.network)
 
     def prepare(self, train: Dataset, run: Run) -> None:
         if self.network is None:

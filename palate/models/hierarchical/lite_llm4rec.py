@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from palate.backbones.item_text import ItemText
 from palate.backbones.text_model import TextModel
@@ -325,10 +326,11 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
         scored, bias = self._scored(tables.read)
         offsets, newcomer = tables.offsets, tables.newcomer
         if bias is not None:  # what was added later has no row, and is never answered
-            unknown = scored.new_full((n_items - known,), torch.nan)
-            scored = torch.cat([scored, scored.new_zeros(n_items - known, scored.shape[1])])
-            offsets = offsets + torch.cat([bias, unknown])
-            newcomer = newcomer + torch.cat([torch.zeros_like(bias), unknown])
+            added = n_items - known
+            offsets = offsets + F.pad(bias, (0, added), value=torch.nan)
+            newcomer = newcomer + F.pad(torch.zeros_like(bias), (0, added), value=torch.nan)
+            if added:
+                scored = F.pad(scored, (0, 0, 0, added))
         return scored.float(), offsets, newcomer
 
     def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from palate.core import store
-from palate.core.config import Config, configure
+from palate.core.config import Config
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import FloatArray, RatingJudge
@@ -40,6 +40,8 @@ SPACE: SearchSpace = {"damping": Range(0, 50)}
 
 class RatingAverage:
     """``means`` ``[N]`` of the items, NaN where none was taught; ``scale`` mean, lowest and highest rating."""
+
+    config_type = RatingAverageConfig
 
     def __init__(self, config: RatingAverageConfig | None = None) -> None:
         self.config = config or RatingAverageConfig()
@@ -84,7 +86,7 @@ class RatingAverage:
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(RatingAverageConfig, stored.config))
+        system = stored.begun(cls)
         arrays = stored.arrays()
         system.means, system.scale, system.fitted_on = arrays["means"], arrays["scale"], stored.fitted_on
         return system

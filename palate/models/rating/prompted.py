@@ -30,7 +30,7 @@ from palate.backbones.item_text import ItemText
 from palate.core import store
 from palate.core.asking import each
 from palate.core.chat import ChatReply, ChatRequest, Message
-from palate.core.config import Part, configure
+from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import ChatModel, FloatArray, LanguageModel, RatingJudge
@@ -293,7 +293,7 @@ class RatingPrompted:
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(cls.config_type, stored.config), **{name: stored.part(name) for name in stored.parts})
+        system = stored.begun(cls)
         kept, facts = stored.arrays(), stored.facts
         texts = unpacked(kept["texts"], kept["text_bytes"])
         histories = Ragged.from_lengths(kept["history"], kept["lengths"])

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from palate.backbones.item_text import ItemText
 from palate.core import store
-from palate.core.config import Config, Part, configure
+from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.protocols import LanguageModel
 from palate.core.ragged import IntArray, Ragged
@@ -208,7 +208,7 @@ class RatingLM(GradientSystem[RatingLMConfig, Network]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(cls.config_type, stored.config), **{name: stored.part(name) for name in stored.parts})
+        system = stored.begun(cls)
         system.facts, arrays = stored.facts, stored.arrays()
         levels = np.array(stored.facts["levels"], dtype=np.float32)
         pieces: IntArray = arrays.pop("tokens")

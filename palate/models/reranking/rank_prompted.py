@@ -33,7 +33,7 @@ from palate.annotation.replies import KeepingConfig
 from palate.backbones.item_text import ItemText
 from palate.core import store
 from palate.core.chat import NOTHING_USED, Usage
-from palate.core.config import Part, configure
+from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.errors import TrainingError
 from palate.core.protocols import ChatModel, FloatArray, Judge, LanguageModel, ScoresAll
@@ -321,7 +321,7 @@ class RankPrompted:
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        system = cls(configure(cls.config_type, stored.config), **{name: stored.part(name) for name in stored.parts})
+        system = stored.begun(cls)
         arrays = stored.arrays()
         system.texts = unpacked(arrays.pop("texts"), arrays.pop("text_bytes"))
         system.solved, system.facts = SolvedExamples.of_arrays(arrays), stored.facts

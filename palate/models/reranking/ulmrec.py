@@ -46,7 +46,7 @@ from torch.nn import functional as F
 from palate.backbones.item_text import ItemText
 from palate.backbones.text_model import TextModel
 from palate.core import store
-from palate.core.config import Config, Part, configure
+from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.protocols import Continues, FloatArray, Judge, Profiler, Recommender, UserTokenizer
 from palate.core.ragged import IntArray, Ragged
@@ -376,11 +376,10 @@ class ULMRec(GradientSystem[ULMRecConfig, nn.Module]):
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        config = configure(cls.config_type, stored.config)
-        system = cls(config, **{name: stored.part(name) for name in stored.parts})
+        system = stored.begun(cls)
         arrays = stored.arrays()
         phrases = Ragged.from_lengths(arrays["phrases"], arrays["sizes"])
-        system._script = Script(phrases, arrays["letters"], config.length, config.max_tokens)
+        system._script = Script(phrases, arrays["letters"], system.config.length, system.config.max_tokens)
         system.facts, system.network = stored.facts, system.backbone.model
         return system
 
