@@ -330,7 +330,7 @@ def small() -> TIGERConfig:
     """A third of the weights, and all targets of a window with one reading of it: minutes on one core for a thousand
     users, an hour or more for twenty thousand."""
     return TIGERConfig(
-        network=T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward"),
+        network=T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward", paced=True),
         batch_size=32,
         training=TrainingConfig(
             epochs=40, learning_rate=2e-3, weight_decay=0.01, warmup_steps=100, schedule="cosine", judge_every=5,
