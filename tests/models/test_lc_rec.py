@@ -30,7 +30,7 @@ from palate.data.split import leave_one_out
 from palate.models.generative import lc_rec
 from palate.models.generative.lc_rec import EVERY_TASK, LCRec, LCRecConfig, item_words
 from palate.parts.decode import CausalSpeaker, beam_search
-from palate.parts.instructions import ASKING, TASKS, Words, pools_of
+from palate.parts.instructions import ASKING, TASKS, TaskName, Words, pools_of
 from palate.systems import build
 from tests.backbones import checkpoints
 
@@ -311,10 +311,8 @@ def test_what_is_liked_is_written_without_the_event_that_is_searched_for() -> No
 
 
 def test_naming_and_telling_can_be_learnt_by_heart() -> None:
-    """Three of the six tasks, over a catalogue of twelve items and one event: title → code of each item, and every
-    token of every response. Not covered: ``fusionseqrec``, whose responses are those of the other two, and
-    ``itemsearch`` and ``preferenceobtain``, where one question has several right answers. Twenty items take more steps
-    than a test may."""
+    """Three of the six tasks at once, over a catalogue of twelve items and one event: title → code of each item, and
+    every token of every response."""
     train = log(n_users=1, text=[f"Book {row} about the {KINDS[row % 4]}." for row in range(12)])
     train = train.keeping(np.arange(train.n_interactions) < 1)
     tasks = ("seqrec", "item2index", "index2item")
@@ -333,6 +331,43 @@ def test_naming_and_telling_can_be_learnt_by_heart() -> None:
     titled = [t for t, one in enumerate(TASKS["item2index"]) if "{description}" not in one.ask]
     for template in titled:
         assert by_text(system, train, template).tolist() == list(range(12)), TASKS["item2index"][template].ask
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", EVERY_TASK)
+def test_each_task_can_be_learnt_by_heart(task: TaskName) -> None:
+    """Twenty items, twenty readers of two each: to every question, whatever its words, the system writes a right answer
+    token for token. Where several are right (a newcomer's first item, two ways to put a taste), any will do."""
+    train = readers_of_two()
+    tasks = list(dict.fromkeys(("seqrec", task)))
+    training = TRAINING | {"schedule": "cosine"}
+    system = lc(tasks=tasks, batch_size=20, prefixes=1, training=training).fit(train, Run(max_steps=2500))
+    right: dict[tuple[int, ...], set[int]] = {}
+    written = []
+    batches = batches_of(system, train)
+    with torch.no_grad():
+        for batch in (one.alone for epoch in range(5000, 5030) for one in batches.epoch(epoch)):
+            assert batch is not None
+            said = system.backbone.model(input_ids=batch.tokens, use_cache=False).logits.argmax(-1)
+            for row, places, best in zip(batch.tokens.tolist(), batch.taught, said.tolist(), strict=True):
+                for place in places.nonzero()[:, 0].tolist():
+                    right.setdefault(tuple(row[:place]), set()).add(row[place])
+                    written.append((tuple(row[:place]), best[place - 1]))
+    assert len(right) > 300
+    assert np.mean([best in right[read] for read, best in written]) == 1
+
+
+def readers_of_two() -> Dataset:
+    """Each of twenty readers met an item and the one after it; no two items and no two reviews say the same."""
+    said = [f"{one} {other}" for one in ("red", "green", "blue", "black", "white") for other in KINDS]
+    train = log(20, 20, title=said, text=[f"Of the {words}, {row}." for row, words in enumerate(said)])
+    users = np.repeat(np.arange(20), 2)
+    items = (users + np.tile([0, 1], 20)) % 20
+    table = {
+        "user_row": pl.Series(users, dtype=pl.Int32), "item_row": pl.Series(items, dtype=pl.Int32),
+        "time": pl.Series(range(40), dtype=pl.Int64), "review": [f"I enjoyed the {said[item]}." for item in items],
+    }  # fmt: skip
+    return replace(train, interactions=pl.DataFrame(table))
 
 
 def by_text(system: LCRec, train: Dataset, template: int) -> np.ndarray:

@@ -12,7 +12,8 @@ Where we depart, and why:
   good in the public comparisons. ``paper()`` restores the RQ-VAE with a counting last token.
 - ``small()`` reads histories forward, each token seeing those before it alone, so that one reading of a window teaches
   all its events; its decoder knows how far back each token stands. The first item of each window is taught as the
-  answer to no history at all. The default and ``paper()`` read both ways, once for every event.
+  answer to no history at all. The default and ``paper()`` read both ways, once for every event. It also learns at paces
+  (``parts.t5.paced``), which stand in for the optimiser T5 was published with.
 - The default reads no user token, which helps little and makes known users differ from newcomers. ``paper()`` has one.
 - AdamW at a constant rate with early stopping on validation; ``paper()`` has the published peak of
   0.01 and its fall with the root of the steps, but climbs to it for 10,000 steps instead of holding it that long.
@@ -330,7 +331,7 @@ def small() -> TIGERConfig:
     """A third of the weights, and all targets of a window with one reading of it: minutes on one core for a thousand
     users, an hour or more for twenty thousand."""
     return TIGERConfig(
-        network=T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward"),
+        network=T5Config(width=128, layers=3, heads=4, head_width=32, forward_width=512, reads="forward", paced=True),
         batch_size=32,
         training=TrainingConfig(
             epochs=40, learning_rate=2e-3, weight_decay=0.01, warmup_steps=100, schedule="cosine", judge_every=5,
