@@ -65,6 +65,8 @@ SHOWN_EVENTS = 50
 """An answer repeats at most so many newest events of the history that it read."""
 SHOWN_REASONS = 3
 """Events that an answer names beside each item, and parts of its text: those that moved its score most."""
+READ_ANSWERS = 5
+"""Answers whose texts are taken apart, from the best on."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +191,11 @@ class Asker:
         left = np.concatenate([history, self._rows(question.leave_out), self._retired])
         return Asked(user_row, history, times, question.words, candidates, left)
 
-    def answers(self, asked: Sequence[Asked], k: int, *, why: bool = False) -> list[Answer]:
-        """One answer a question. Questions of different kinds may be mixed; each is answered as if it were alone."""
+    def answers(self, asked: Sequence[Asked], k: int, *, why: bool = False, texts: bool = False) -> list[Answer]:
+        """One answer a question. Questions of different kinds may be mixed; each is answered as if it were alone.
+
+        ``why`` names what of each history moved the scores, ``texts`` also what of the items' texts did: that reads
+        some forty texts a question, so it is asked for by itself."""
         alike: dict[tuple[bool, bool, bool], list[int]] = {}
         for place, one in enumerate(asked):
             alike.setdefault((one.times is None, one.candidates is None, not one.words), []).append(place)
@@ -199,7 +204,7 @@ class Asker:
             requests = together([asked[place] for place in places])
             rankings = self._recommend(requests, k)
             for i, (place, ranking) in enumerate(zip(places, rankings.named(self.item_ids), strict=True)):
-                found[place] = self._said(requests, i, ranking, rankings.exact, why)
+                found[place] = self._said(requests, i, ranking, rankings.exact, why, texts)
         return [found[place] for place in range(len(asked))]
 
     def answer(self, requests: Requests, k: int) -> list[Ranking]:
@@ -216,7 +221,7 @@ class Asker:
         scores = self.system.score(replace(requests, leave_out=None, candidates=None), Ragged.of([rows]))
         order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
         ranking = Ranking(tuple(self.item_ids[rows[i]] for i in order), tuple(float(scores[i]) for i in order))
-        return self._said(requests, 0, ranking, True, why=True)
+        return self._said(requests, 0, ranking, True, why=True, texts=True)
 
     def similar(self, item: str) -> Question:
         """The question whose answers are like ``item``: what somebody would get who met it and nothing else."""
@@ -254,13 +259,16 @@ class Asker:
         found = [self.item_row(name) if row is None else row for name, row in zip(names, rows, strict=True)]
         return np.array(found, dtype=np.int64)
 
-    def _said(self, requests: Requests, i: int, ranking: Ranking, exact: bool, why: bool) -> Answer:
+    def _said(
+        self, requests: Requests, i: int, ranking: Ranking, exact: bool, why: bool, texts: bool
+    ) -> Answer:  # fmt: skip
         """The answer to request ``i`` in ids and titles; with ``why`` also what moved each score."""
         title = self.titles
         history = requests.histories.row(i)
         because: list[list[Because]] | None = None
         words: list[float] | None = None
-        parts: list[list[TextPart]] | None = None
+        parts: list[list[TextPart]] = []
+        methods: Methods | None = None
         if why:
             alone = requests[i : i + 1]
             because = [
@@ -272,18 +280,18 @@ class Asker:
                 for of_one in self.why(alone, ranking)
             ]
             words = self.words_drops(alone, ranking)
-            parts = self.text_parts(alone, ranking)
+            parts, method = self._text_parts(alone, ranking, texts)
+            methods = Methods("leave-one-event-out", method)
         recommended = [
             Recommended(
-                i + 1, item, title[self.row_of[item]], None if isnan(score) else score,
-                None if because is None else because[i],
-                None if words is None else words[i],
-                None if parts is None else parts[i][:SHOWN_REASONS],
+                place + 1, item, title[self.row_of[item]], None if isnan(score) else score,
+                None if because is None else because[place],
+                None if words is None else words[place],
+                parts[place][:SHOWN_REASONS] if place < len(parts) else None,
             )
-            for i, (item, score) in enumerate(zip(ranking.items, ranking.scores, strict=True))
+            for place, (item, score) in enumerate(zip(ranking.items, ranking.scores, strict=True))
         ]  # fmt: skip
         met = [Met(self.item_ids[row], title[row]) for row in history[-SHOWN_EVENTS:].tolist()]
-        methods = self.methods if why else None
         return Answer(self.name, self.run.plan.system, exact, len(history), met, recommended, methods)
 
     # -- why ---------------------------------------------------------------------------------------------------------
@@ -320,19 +328,19 @@ class Asker:
             reasons.append([Reason(self.item_ids[history[position[i]]], float(drops[i])) for i in order])
         return reasons
 
-    def text_parts(self, requests: Requests, answers: Ranking) -> list[list[TextPart]] | None:
-        """For one request: how the score of each answer changes when a part of that item's text is taken out. Returns
-        one list an answer, greatest drop first; None where scores do not follow from texts."""
+    def _text_parts(self, requests: Requests, answers: Ranking, read: bool) -> tuple[list[list[TextPart]], str]:
+        """For one request: how the scores of the best answers change when a part of the item's text is taken out, one
+        list an answer, greatest drop first; and the method, or why there is none. Nothing is read unless ``read``."""
         if not scores_texts(self.system):
-            return None
-        rows = np.array([self.row_of[item] for item in answers.items], dtype=np.int64)
-        return drops(self.system, requests, self.living, rows) if len(rows) else []
-
-    @property
-    def methods(self) -> Methods:
-        """How ``why`` and ``text_parts`` are found."""
-        none = f"none: scores of {self.run.plan.system} do not follow from texts of items"
-        return Methods("leave-one-event-out", "leave-one-part-out" if scores_texts(self.system) else none)
+            return [], f"none: scores of {self.run.plan.system} do not follow from texts of items"
+        method = "leave-one-part-out"
+        rows = np.array([self.row_of[item] for item in answers.items[:READ_ANSWERS]], dtype=np.int64)
+        if not read or not len(rows):
+            return [], method
+        try:
+            return drops(self.system, requests, self.living, rows), method
+        except PalateError as problem:  # the encoder is far away: what the history says stands without it
+            return [], f"none: {problem}"
 
     def words_drops(self, requests: Requests, answers: Ranking) -> list[float] | None:
         """For one request with words and a history: how much lower each answer would score without the words."""

@@ -104,6 +104,7 @@ class Methods:
 
     because: str
     text_parts: str
+    """Which are told where one asks about given items; "none" and a reason where they cannot be."""
 
 
 @dataclass(slots=True)

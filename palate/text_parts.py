@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import pairwise
+from math import isnan
 
 import numpy as np
 import polars as pl
@@ -25,7 +26,9 @@ MOST_PARTS = 8
 """Of one text; where there are more, neighbours are one part."""
 LONG_CLAUSE = 60
 """Letters of a sentence that is taken out as a whole; a longer one comes apart at its commas."""
-_SENTENCE, _CLAUSE = re.compile(r"[.!?;:]\s+|\n+"), re.compile(r",\s+")
+# A short word with a capital before a full stop is taken for a title or an initial.
+_SENTENCE, _CLAUSE = re.compile(r"(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\b[A-Z][a-z]{2})[.!?;:]\s+|\n+"), re.compile(r",\s+")
+_SAYS = re.compile(r"\w")
 
 
 def split(text: str) -> list[tuple[str, str]]:
@@ -35,12 +38,17 @@ def split(text: str) -> list[tuple[str, str]]:
         if stop - start > LONG_CLAUSE:
             cuts += [end.end() for end in _CLAUSE.finditer(text, start, stop)]
     cuts = sorted({*cuts})
+    kept = [0]
+    for cut in cuts[1:-1]:  # every part says something
+        if _SAYS.search(text, kept[-1], cut) and _SAYS.search(text, cut):
+            kept.append(cut)
+    cuts = [*kept, len(text)]
     if len(cuts) - 1 > MOST_PARTS:
         cuts = [cuts[place] for place in np.linspace(0, len(cuts) - 1, MOST_PARTS + 1).astype(int)]
     if len(cuts) < 3:
         return []
     return [
-        (text[start:stop].strip().rstrip(".,;:"), (text[:start] + text[stop:]).strip())
+        (text[start:stop].strip().rstrip(".,;: "), (text[:start] + text[stop:]).strip())
         for start, stop in pairwise(cuts)
     ]
 
@@ -66,5 +74,5 @@ def drops(system: Recommender, request: Requests, catalogue: Dataset, item_rows:
         full, *less = scores[start : start + 1 + len(of_one)].tolist()
         start += 1 + len(of_one)
         moved = [TextPart(part, full - one) for (part, _), one in zip(of_one, less, strict=True)]
-        found.append(sorted((one for one in moved if one.drop == one.drop), key=lambda one: -one.drop))
+        found.append(sorted((one for one in moved if not isnan(one.drop)), key=lambda one: -one.drop))
     return found

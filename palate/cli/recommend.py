@@ -97,7 +97,7 @@ def recommend(
         candidates=None if candidates is None else _listed(candidates), leave_out=_listed(leave_out),
         filters=[parse_filter(one) for one in filters],
     )  # fmt: skip
-    (answer,) = asker.answers([asker.read(question)], k, why=why)
+    (answer,) = asker.answers([asker.read(question)], k, why=why, texts=why)
     print(json.dumps(_plain(answer), indent=2, ensure_ascii=False)) if as_json else _show(answer)
 
 

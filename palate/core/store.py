@@ -64,7 +64,11 @@ class Stored:
     def begun(self, kind: Callable[..., T]) -> T:
         """A ``kind`` with the saved settings and parts: what its arrays and facts are then put into."""
         config_type: type[Config] = kind.config_type  # type: ignore[attr-defined]
-        return kind(configure(config_type, self.config), **{name: self.part(name) for name in self.parts})
+        config, parts = configure(config_type, self.config), {name: self.part(name) for name in self.parts}
+        try:
+            return kind(config, **parts)
+        except TypeError as failure:  # a part is missing, or is none of its
+            raise StoreError(f"{self.folder} does not hold the parts of what it says it is: {failure}") from failure
 
 
 def save(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, NonNegativeFloat, field_validator
 
 from palate.core.config import Config
 
@@ -24,9 +24,9 @@ class TrainingConfig(Config):
     schedule: Literal["constant", "inverse-root", "linear", "cosine"] = "constant"
     """How the learning rate goes on: with the inverse square root of the steps, or to 0 at the end of all epochs (or of
     the time budget, where that comes first)."""
-    rates: dict[str, float] = {}
-    """Learning rate of the weights whose names begin so, as a share of ``learning_rate``; written as
-    ``training.rates.t5.tokens=5``."""
+    rates: dict[str, NonNegativeFloat] = {}
+    """Learning rate of the weights whose names begin so, as a share of ``learning_rate``, the longest name deciding;
+    written as ``training.rates.t5.tokens=5``."""
     clip_norm: float = Field(5.0, ge=0)
     """Gradients are scaled down to this total norm; 0 = never."""
     judge_every: int = Field(1, ge=1)

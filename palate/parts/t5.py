@@ -325,7 +325,8 @@ def paced(training: TrainingConfig, config: T5Config, at: str = "t5") -> Trainin
     queries = [f"{at}.{side}.{layer}.attention.query" for side in ("encoder", "decoder") for layer in layers]
     queries += [f"{at}.decoder.{layer}.cross.query" for layer in layers]
     shares = {f"{at}.tokens": TABLE_PACE, **dict.fromkeys(queries, config.head_width**-0.5)}
-    return training.model_copy(update={"rates": shares | training.rates})
+    own = {name: share for name, share in shares.items() if not name.startswith(tuple(training.rates))}
+    return training.model_copy(update={"rates": own | training.rates})
 
 
 def packed(lengths: Tensor, device: torch.device | str) -> Packing:

@@ -83,7 +83,7 @@ class OfRun(Strict):
 
 class Recommend(Who, OfRun):
     k: int = Field(10, ge=1, le=MOST_ANSWERS)
-    why: bool = Field(False, description="Name the events, words and parts of texts that moved the scores")
+    why: bool = Field(False, description="Name the events and words that moved the scores; explain tells of texts too")
 
 
 class RecommendBatch(OfRun):

@@ -10,10 +10,11 @@ where they stand before new words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import model_validator
 
 from palate.core import store
@@ -70,6 +71,9 @@ class Hybrid(NamesItems[HybridConfig]):
     def parts(self) -> dict[str, store.Savable]:
         first, second = self._halves()
         return {"first": first, "second": second}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._halves()  # a folder without them is none of a hybrid
 
     def _halves(self) -> tuple[NamesItems[Any], NamesItems[Any]]:
         if None in self.halves:

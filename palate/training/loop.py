@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from palate.core.errors import TrainingError
+from palate.core.errors import ConfigError, TrainingError, nearest
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.training import checkpoint as disk
@@ -306,6 +306,15 @@ def rated(module: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
             fitting = [begin for begin in config.rates if name.startswith(begin)]
             groups.setdefault(config.rates[max(fitting, key=len)] if fitting else 1.0, []).append(parameter)
     return [{"params": some, "share": share} for share, some in groups.items() if some]
+
+
+def check_rates(module: nn.Module, rates: Mapping[str, float]) -> None:
+    """Raises ``ConfigError`` for a name in ``rates`` with which no weight begins."""
+    weights = [name for name, _ in module.named_parameters()]
+    for name in rates:
+        if not any(weight.startswith(name) for weight in weights):
+            parts = {".".join(weight.split(".")[:2]) for weight in weights}
+            raise ConfigError(f"training.rates.{name} fits no weight of this network{nearest(name, parts)}")
 
 
 def refuse_half(parameters: list[nn.Parameter]) -> None:

@@ -25,7 +25,7 @@ from palate.core.protocols import Judge
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.training.learnt import learnt
-from palate.training.loop import Batches, Outcome, optimise, seeded
+from palate.training.loop import Batches, Outcome, check_rates, optimise, seeded
 
 C = TypeVar("C", bound=Config)
 N = TypeVar("N", bound=nn.Module)
@@ -140,6 +140,7 @@ class GradientSystem(ABC, Generic[C, N]):
             raise
 
     def _optimised(self, network: N, shape: dict[str, Any], train: Dataset, run: Run, judge: Judge | None) -> Self:
+        check_rates(network, self.config.training.rates)  # type: ignore[attr-defined]
         outcomes: list[Outcome] = []
         for number, lesson in enumerate(self.lessons(train, run)):
 

@@ -357,3 +357,12 @@ def test_texts_are_written_whole(tmp_path: Path) -> None:
         store.write_json(tmp_path / "new" / "x.json", {"a": object()})
     assert json.loads((tmp_path / "new" / "x.json").read_text(encoding="utf-8"))["b"] == 1
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.json"]
+
+
+def test_a_folder_without_its_parts_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    from palate.models.content.text_cosine import TextCosine, TextCosineConfig
+
+    system = object.__new__(TextCosine)
+    store.save(tmp_path / "bare", system, config=TextCosineConfig())
+    with pytest.raises(StoreError, match="bare does not hold the parts of what it says it is"):
+        store.open_folder(tmp_path / "bare").begun(TextCosine)

@@ -150,3 +150,13 @@ def test_queries_keep_the_pace_of_keys_and_the_table_runs_ahead() -> None:
         share = shares[name.removesuffix(".weight")]
         assert sizes[name] / share == pytest.approx(sizes[name.replace("query", "key")], rel=0.1)
     assert 1 < shares["t5.tokens"] <= sizes["t5.tokens.weight"] / sizes["t5.encoder.0.attention.key.weight"]
+
+
+def test_names_that_somebody_set_decide_over_all_paces_they_begin() -> None:
+    config = T5Config(width=16, layers=2, heads=2, head_width=4, forward_width=24, paced=True)
+    assert set(paced(TrainingConfig(rates={"t5": 0.1}), config).rates) == {"t5"}
+    some = paced(TrainingConfig(rates={"t5.encoder": 0.1}), config).rates
+    assert "t5.tokens" in some
+    assert "t5.decoder.0.cross.query" in some
+    assert not any(name.startswith("t5.encoder.") for name in some)
+    assert paced(TrainingConfig(), config.model_copy(update={"paced": False})) == TrainingConfig()

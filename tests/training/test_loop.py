@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from palate.core.config import configure, override, parse_settings
-from palate.core.errors import TrainingError
+from palate.core.errors import ConfigError, TrainingError
 from palate.core.run import Run
 from palate.core.training import TrainingConfig
 from palate.training import checkpoint, log
-from palate.training.loop import Loop, Outcome, optimise, seeded
+from palate.training.loop import Loop, Outcome, check_rates, optimise, seeded
 
 FAST = TrainingConfig(epochs=4, learning_rate=0.1, clip_norm=0.0)
 
@@ -170,6 +170,19 @@ def test_the_pace_of_some_weights_is_a_setting_and_survives_a_recipe() -> None:
     assert asked.rates == {"t5.tokens": 5.0, "words": 2.0}
     assert configure(TrainingConfig, json.loads(asked.model_dump_json())) == asked
     assert override(asked, parse_settings(["rates.t5.tokens=3"])).rates == {"t5.tokens": 3.0, "words": 2.0}
+
+
+def test_rates_that_say_nothing_sensible_are_refused() -> None:
+    whole = TrainingConfig(rates={"t5": 2.0})
+    with pytest.raises(ConfigError, match="'t5' is a plain value and no section"):
+        override(whole, parse_settings(["rates.t5.tokens=5"]))
+    with pytest.raises(ConfigError, match="greater than or equal to 0"):
+        configure(TrainingConfig, parse_settings(["rates.t5.tokens=-5"]))
+    with pytest.raises(
+        ConfigError, match=r"training\.rates\.plaice fits no weight of this network; did you mean 'place'\?"
+    ):
+        check_rates(Point(), {"plaice": 0.5})
+    check_rates(Point(), {"pl": 0.5})
 
 
 def test_warm_up_grows_the_learning_rate_from_nothing() -> None:

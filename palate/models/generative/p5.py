@@ -220,7 +220,7 @@ class P5(GradientSystem[P5Config, Network]):
 
     @property
     def training(self) -> TrainingConfig:
-        return paced(self.config.training, self.fitted().t5.config)
+        return paced(self.config.training, self.config.network)
 
     def prepare(self, train: Dataset, run: Run) -> None:
         if self.network is not None:
@@ -239,6 +239,8 @@ class P5(GradientSystem[P5Config, Network]):
             return
         if self.config.network.reads == "forward":
             raise ConfigError("a published T5 reads both ways; network.reads=forward needs one from nothing")
+        if self.config.network.paced:
+            raise ConfigError("network.paced follows first weights that are drawn; a published T5 has others")
         from safetensors.torch import load_file
 
         folder = hub_folder(self.config.checkpoint, self.config.download)

@@ -1,4 +1,4 @@
-import { useRef } from "react";
+import { useRef, useState, type ReactNode } from "react";
 import { get, post, type Answer, type Found, type Recommended, type RunCard, type Schemas } from "../api/client";
 import { Cover } from "../parts/Cover";
 import { Filters } from "../parts/Filters";
@@ -48,6 +48,7 @@ export function Reader() {
   const data = said.data;
   const moves = useMoves(data?.answer);
   const list = data?.answer.recommended ?? [];
+  const readsTexts = data?.answer.methods?.text_parts === "leave-one-part-out";
   return (
     <div className="with-side">
       <ReaderPanel run={run} />
@@ -75,14 +76,16 @@ export function Reader() {
         )}
         <ol className={`cards ${said.loading ? "stale" : ""}`}>
           {list.map((one) => (
-            <Card key={one.item} run={run} one={one} about={data?.about.get(one.item)} moved={moves.get(one.item)} />
+            <Card key={one.item} run={run} one={one} about={data?.about.get(one.item)} moved={moves.get(one.item)}>
+              <Why key={key} one={one} explain={readsTexts ? () => explained(body, one.item) : undefined} />
+            </Card>
           ))}
         </ol>
         {list.some((one) => one.because?.length) && (
           <p className="hint">
             Why: how much the score changes when one event is taken out of the history
-            {list.some((one) => one.text_parts?.length) && ", or one “part” out of what is read of the title"}. Longer bars
-            moved it more; a striped bar speaks against the title.
+            {readsTexts && ", or one “part” out of what is read of the title"}. Longer bars moved it more; a striped bar speaks
+            against the title.
           </p>
         )}
       </section>
@@ -121,8 +124,14 @@ function Moved({ by }: { by: number | "new" }) {
   );
 }
 
-function Card(props: { run: RunCard; one: Recommended; about: Found | undefined; moved: number | "new" | undefined }) {
-  const { run, one, about, moved } = props;
+function Card(props: {
+  run: RunCard;
+  one: Recommended;
+  about: Found | undefined;
+  moved: number | "new" | undefined;
+  children: ReactNode;
+}) {
+  const { run, one, about, moved, children } = props;
   const { add, hide } = useHeld();
   return (
     <li className="card">
@@ -136,7 +145,7 @@ function Card(props: { run: RunCard; one: Recommended; about: Found | undefined;
         </p>
         <h2 className="card-title">{one.title}</h2>
         <p className="muted small">{about && subtitle(about.about)}</p>
-        <Why one={one} />
+        {children}
         <div className="card-actions">
           <button type="button" className="button button-small" onClick={() => add({ item: one.item, title: one.title })}>
             <Icon name="plus" size={14} /> Add to history
@@ -156,27 +165,54 @@ function Card(props: { run: RunCard; one: Recommended; about: Found | undefined;
   );
 }
 
-/** The words, events and parts of the item's text that moved a score most, each with its share of the greatest. */
-export function Why({ one }: { one: Recommended }) {
+/** What of an item's text moved its score for this reader; asked for one item at a time, for it reads texts anew. */
+async function explained(body: Schemas["Recommend"], item: string): Promise<Recommended["text_parts"]> {
+  const { k, why, ...who } = body;
+  const answer = await post("/v1/explain", { ...who, items: [item] });
+  return answer.recommended[0]?.text_parts;
+}
+
+/** The words, events and, when asked for, parts of the item's text that moved a score most, each with its share of the
+ * greatest. */
+function Why({ one, explain }: { one: Recommended; explain: (() => Promise<Recommended["text_parts"]>) | undefined }) {
+  const [asking, setAsking] = useState<"no" | "yes" | "done" | "failed">("no");
+  const [parts, setParts] = useState<Recommended["text_parts"]>();
+  const ask = async () => {
+    setAsking("yes");
+    try {
+      setParts(await explain?.());
+      setAsking("done");
+    } catch {
+      setAsking("failed");
+    }
+  };
   const reasons = [
     ...(typeof one.words_drop === "number" ? [{ title: "the words", drop: one.words_drop }] : []),
     ...(one.because ?? []),
-    ...(one.text_parts ?? []).map((part) => ({ title: `“${part.text}”`, drop: part.drop })),
+    ...(parts ?? []).map((part) => ({ title: `“${part.text}”`, drop: part.drop })),
   ];
-  if (!reasons.length) return null;
   const most = Math.max(...reasons.map((one) => Math.abs(one.drop)), 1e-9);
   return (
-    <ul className="why" aria-label={`Why ${one.title}`}>
-      {reasons.map((reason) => (
-        <li key={reason.title} title={`Without it the score would be ${reason.drop < 0 ? "higher" : "lower"} by ${number(reason.drop)}`}>
-          <span className={`why-bar ${reason.drop < 0 ? "why-against" : ""}`}>
-            <span style={{ width: `${(100 * Math.abs(reason.drop)) / most}%` }} />
-          </span>
-          <span className="why-title">{reason.title}</span>
-          <span className="why-number">{signed(reason.drop)}</span>
-        </li>
-      ))}
-    </ul>
+    <>
+      {reasons.length > 0 && (
+        <ul className="why" aria-label={`Why ${one.title}`}>
+          {reasons.map((reason, place) => (
+            <li key={place} title={`Without it the score would be ${reason.drop < 0 ? "higher" : "lower"} by ${number(reason.drop)}`}>
+              <span className={`why-bar ${reason.drop < 0 ? "why-against" : ""}`}>
+                <span style={{ width: `${(100 * Math.abs(reason.drop)) / most}%` }} />
+              </span>
+              <span className="why-title">{reason.title}</span>
+              <span className="why-number">{signed(reason.drop)}</span>
+            </li>
+          ))}
+        </ul>
+      )}
+      {explain && asking !== "done" && (
+        <button type="button" className="link" disabled={asking === "yes"} onClick={ask}>
+          {{ no: "And its text?", yes: "Reading its text …", failed: "Its text could not be read. Again?" }[asking]}
+        </button>
+      )}
+    </>
   );
 }
 
