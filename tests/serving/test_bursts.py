@@ -51,6 +51,19 @@ def test_answers_that_are_ready_together_wake_the_loop_once() -> None:
     asyncio.run(run())
 
 
+def test_an_odd_failure_keeps_nobody_waiting_who_comes_after_it() -> None:
+    async def run() -> None:
+        odd, fine, arrivals = Future[int](), Future[int](), Arrivals(asyncio.get_running_loop())
+        here = arrivals.of(odd), arrivals.of(fine)
+        odd.set_exception(StopIteration("odd"))
+        fine.set_result(1)
+        with pytest.raises(RuntimeError, match=r"StopIteration\('odd'\)"):
+            await asyncio.wait_for(here[0], 5)
+        assert await asyncio.wait_for(here[1], 5) == 1
+
+    asyncio.run(run())
+
+
 def test_waiting_ends_with_the_time_the_work_or_whoever_waits() -> None:
     async def run() -> None:
         work: Future[int] = Future()
