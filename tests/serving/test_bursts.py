@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from palate.core.errors import MisuseError
 from palate.serving.batching import ClosedError
-from palate.serving.logs import make_log
+from palate.serving.logs import Forward, make_log
 from palate.serving.waiting import Arrivals, LateError, in_time
 
 
@@ -110,3 +111,21 @@ def test_lines_that_are_said_together_are_written_with_one_write() -> None:
     assert {"request", "info"} == {lines[0]["event"], lines[0]["level"]}
     assert lines[0]["timestamp"].endswith("Z")
     assert "ZeroDivisionError" in lines[3]["exception"]
+    with log.together():
+        with log.together():
+            log.info("inner")
+        log.info("outer")
+        assert stream.writes == 2
+    assert stream.writes == 3, "the outermost one writes"
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()[4:]] == ["inner", "outer"]
+
+
+def test_a_library_speaks_in_our_log() -> None:
+    stream = io.StringIO()
+    library = logging.Logger("library")
+    library.addHandler(Forward(make_log(stream)))
+    for level in (logging.INFO, logging.WARNING, 35, logging.ERROR, logging.CRITICAL):
+        library.log(level, "said at %d", level)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["level"] for line in lines] == ["warning", "warning", "error", "critical"]
+    assert (lines[0]["event"], lines[0]["logger"], lines[0]["said"]) == ("library", "library", "said at 30")
