@@ -14,7 +14,9 @@ import pytest
 
 from palate.core.errors import MisuseError
 from palate.serving.batching import ClosedError
+from palate.serving.guard import Guard, Message, Receive, Scope, Send
 from palate.serving.logs import Forward, make_log
+from palate.serving.metrics import Metrics
 from palate.serving.waiting import Arrivals, LateError, in_time
 
 
@@ -29,9 +31,9 @@ def test_answers_that_are_ready_together_wake_the_loop_once() -> None:
             return wake(*given)
 
         loop.call_soon_threadsafe = count  # type: ignore[assignment, method-assign]
+        arrivals = Arrivals(loop)
         for _ in range(2):  # the second batch wakes it again
             works: list[Future[int]] = [Future() for _ in range(6)]
-            arrivals = Arrivals(loop)
             here = [arrivals.of(work) for work in works]
             here[4].cancel()  # nobody waits for it any more
 
@@ -44,7 +46,7 @@ def test_answers_that_are_ready_together_wake_the_loop_once() -> None:
             thread = threading.Thread(target=batch)
             thread.start()
             thread.join()  # the loop can do nothing meanwhile
-            found = await asyncio.gather(*here[:4], here[5], return_exceptions=True)
+            found = await asyncio.wait_for(asyncio.gather(*here[:4], here[5], return_exceptions=True), 5)
             assert found[:4] == [0, 1, 2, 3]
             assert isinstance(found[4], MisuseError)
         assert woken == 2
@@ -129,3 +131,31 @@ def test_a_library_speaks_in_our_log() -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["level"] for line in lines] == ["warning", "warning", "error", "critical"]
     assert (lines[0]["event"], lines[0]["logger"], lines[0]["said"]) == ("library", "library", "said at 30")
+
+
+def test_requests_that_end_together_are_written_down_with_one_write() -> None:
+    stream, metrics = Stream(), Metrics()
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        pass
+
+    async def run() -> None:
+        guard = Guard(door, metrics=metrics, log=make_log(stream), local_only=True)
+        scope = {"type": "http", "method": "GET", "headers": [(b"host", b"localhost")]}
+        for batch in (1, 2):  # the second one is written, too
+            await asyncio.gather(*(guard(dict(scope), receive, send) for _ in range(6)))
+            await asyncio.sleep(0)
+            assert stream.writes == batch
+
+    asyncio.run(run())
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["status"]) for line in lines] == [("request", 204)] * 12
+    assert len({line["request"] for line in lines}) == 12
+    assert b'status="204"} 12.0' in metrics.text()
