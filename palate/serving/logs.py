@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -35,32 +35,55 @@ class Lines:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Hold back what is said meanwhile, by whichever thread, and write it at the end."""
+        """Hold back what is said meanwhile, by whichever thread, and write it when the outermost one ends."""
         with self._alone:
-            self._held = []
+            outermost = self._held is None
+            if outermost:
+                self._held = []
         try:
             yield
         finally:
-            with self._alone:
-                held, self._held = self._held, None
-                if held:
-                    self._write("\n".join(held))
+            if outermost:
+                with self._alone:
+                    held, self._held = self._held, None
+                    if held:
+                        self._write("\n".join(held))
 
     def _write(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
 
 
-class Log(structlog.make_filtering_bound_logger(logging.INFO)):  # type: ignore[misc]  # made by a function
-    """``log.info("event", key=value)``, and so on for the other levels."""
+class Log(structlog.BoundLoggerBase):
+    """``log.info("event", key=value)``, and so on for the other levels; what is below ``info`` is left out."""
 
-    together = property(lambda self: self._logger.together)
+    def debug(self, event: str, **values: Any) -> None:
+        pass
+
+    def info(self, event: str, **values: Any) -> None:
+        self._proxy_to_logger("info", event, **values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        self._proxy_to_logger("warning", event, **values)
+
+    def error(self, event: str, **values: Any) -> None:
+        self._proxy_to_logger("error", event, **values)
+
+    def critical(self, event: str, **values: Any) -> None:
+        self._proxy_to_logger("critical", event, **values)
+
+    def exception(self, event: str, **values: Any) -> None:
+        """An error, with the exception that is handled now."""
+        self._proxy_to_logger("error", event, exc_info=True, **values)
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is said meanwhile is written with one write."""
+        return self._logger.together()
 
 
 def make_log(stream: TextIO | None = None) -> Log:
     """A logger of its own; nothing of the process's logging is changed."""
-    log: Log = structlog.wrap_logger(Lines(stream or sys.stderr), processors=[_line], wrapper_class=Log).bind()
-    return log  # bound here once, else it would be for every line
+    return Log(Lines(stream or sys.stderr), [_line], {})
 
 
 def _line(_: object, level: str, event: MutableMapping[str, Any]) -> str:
@@ -78,4 +101,6 @@ class Forward(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.log(record.levelno, "library", logger=record.name, said=record.getMessage())
+        levels = {logging.ERROR: self._log.error, logging.CRITICAL: self._log.critical}
+        say = levels.get(record.levelno, self._log.warning)
+        say("library", logger=record.name, said=record.getMessage())

@@ -7,7 +7,6 @@ one next; no call waits long for a database that does not answer.
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq.abc import PGconn
 
 from palate.core.errors import StoreError
 from palate.serving.stores import BUSY_SECONDS, VERSION, Cursor, FullDiskError, Idle
@@ -43,7 +43,19 @@ STILL_SECONDS = 2 * BUSY_SECONDS + 2
 """A statement that takes longer stands still: the database ends others before. Its connection is given up."""
 
 Row = tuple[Any, ...]
-Connection = psycopg.Connection[Row]
+
+
+class Connection(psycopg.Connection[Row]):
+    """``line`` is its socket under a number of its own: what a thread cuts by it is never somebody else's, whenever the
+    library closes the other one."""
+
+    def __init__(self, pgconn: PGconn, *options: Any) -> None:
+        super().__init__(pgconn, *options)
+        self.line = socket.fromfd(pgconn.socket, socket.AF_INET, socket.SOCK_STREAM)
+
+    def close(self) -> None:
+        super().close()
+        self.line.close()
 
 
 class Patience:
@@ -52,29 +64,41 @@ class Patience:
 
     def __init__(self) -> None:
         self._waiting: dict[object, tuple[float, Connection]] = {}
-        self._over = threading.Event()
-        threading.Thread(target=self._watch, name="patience with the database", daemon=True).start()
+        self._changing = threading.Condition()
+        self._over = False
+        self._watched = False
 
     @contextmanager
     def of(self, connection: Connection) -> Iterator[None]:
         """What is done meanwhile waits for ``STILL_SECONDS``, give or take one."""
         waiting = object()
-        self._waiting[waiting] = time.monotonic() + STILL_SECONDS, connection
+        with self._changing:
+            if not self._watched:
+                threading.Thread(target=self._watch, name="patience with the database", daemon=True).start()
+                self._watched = True
+            self._waiting[waiting] = time.monotonic() + STILL_SECONDS, connection
         try:
             yield
         finally:
-            del self._waiting[waiting]
+            with self._changing:
+                del self._waiting[waiting]
 
     def close(self) -> None:
-        self._over.set()
+        """Watch no longer than somebody waits."""
+        with self._changing:
+            self._over = True
+            self._changing.notify()
 
     def _watch(self) -> None:
-        while not self._over.wait(1.0):
-            now = time.monotonic()
-            for until, connection in list(self._waiting.values()):
-                if now > until:
-                    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
-                        line.shutdown(socket.SHUT_RDWR)  # to close it is for the thread that waits
+        with self._changing:  # who waits cannot close its connection meanwhile
+            while self._waiting or not self._over:
+                self._changing.wait(1.0)
+                now = time.monotonic()
+                for until, connection in self._waiting.values():
+                    if now > until:
+                        with suppress(OSError):  # it is cut already
+                            connection.line.shutdown(socket.SHUT_RDWR)  # to close it is for the thread that waits
+            self._watched = False
 
 
 class Marked(psycopg.Cursor[Row]):
@@ -82,10 +106,10 @@ class Marked(psycopg.Cursor[Row]):
 
     def __init__(self, connection: Connection, *, patience: Patience, **options: Any) -> None:
         super().__init__(connection, **options)
-        self._patience = patience
+        self._over, self._patience = connection, patience
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        with self._patience.of(self.connection):
+        with self._patience.of(self._over):
             return super().execute(query.replace("?", "%s"), params, **options)
 
 
@@ -117,7 +141,10 @@ class PostgresStore:
         try:
             with self.writing() as cursor:
                 self._prepare(cursor, tables)
-        except StoreError as problem:
+        except BaseException as problem:
+            self.close()
+            if not isinstance(problem, StoreError):
+                raise
             cause = problem.__cause__
             said = " ".join(str(cause).split()) if isinstance(cause, psycopg.Error) else str(problem)
             raise StoreError(f"the database of --store cannot hold events: {said}") from None
@@ -185,6 +212,8 @@ class PostgresStore:
 
     def _begun(self) -> Cursor:
         if self._writer is None or self._writer.closed:
+            if self._writer is not None:
+                self._writer.close()  # the library says closed of what is lost, too
             self._writer = self._connect()
         cursor = self._writer.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")  # whatever its default is
         cursor.execute("SELECT pg_advisory_xact_lock(?)", (LOCK,))
@@ -192,17 +221,17 @@ class PostgresStore:
 
     def close(self) -> None:
         self._readers.close()
-        self._patience.close()
-        with self._alone:
+        with self._alone:  # patience lets go of a write under way
             if self._writer is not None:
                 self._writer.close()
+        self._patience.close()
 
     def _connect(self) -> Connection:
         if time.monotonic() < self._down_until:
             raise psycopg.OperationalError("the last attempt has just failed")
         try:
             marked: Any = partial(Marked, patience=self._patience)
-            connection = psycopg.connect(**self._place, autocommit=True, cursor_factory=marked)  # type: ignore[arg-type]
+            connection = Connection.connect(**self._place, autocommit=True, cursor_factory=marked)  # type: ignore[arg-type]
             for name, value in SETTINGS.items():
                 connection.execute("SELECT set_config(?, ?, false)", (name, value))
             # What is acknowledged is on disk, whatever this database does by default; a stricter promise stays.
@@ -213,6 +242,8 @@ class PostgresStore:
         except psycopg.OperationalError:
             self._down_until = time.monotonic() + DOWN_SECONDS
             raise
+        except OSError as failure:  # this process has too many files open
+            raise psycopg.OperationalError(str(failure)) from failure
         return connection
 
 

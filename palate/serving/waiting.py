@@ -114,12 +114,19 @@ class Arrivals:
             here, work = self._come.popleft()
             if here.done():  # nobody waits for it any more
                 continue
-            if work.cancelled():
-                here.set_exception(ClosedError())
-            elif (problem := work.exception()) is not None:
-                here.set_exception(problem)
-            else:
-                here.set_result(work.result())
+            try:
+                _settle(here, work)
+            except TypeError:  # a StopIteration, which no task can be told
+                here.set_exception(RuntimeError(repr(work.exception())))
+
+
+def _settle(here: asyncio.Future[Any], work: Future[Any]) -> None:
+    if work.cancelled():
+        here.set_exception(ClosedError())
+    elif (problem := work.exception()) is not None:
+        here.set_exception(problem)
+    else:
+        here.set_result(work.result())
 
 
 class _OfThread(threading.local):

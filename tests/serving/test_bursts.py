@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 
 from palate.core.errors import MisuseError
 from palate.serving.batching import ClosedError
-from palate.serving.logs import make_log
+from palate.serving.guard import Guard, Message, Receive, Scope, Send
+from palate.serving.logs import Forward, make_log
+from palate.serving.metrics import Metrics
 from palate.serving.waiting import Arrivals, LateError, in_time
 
 
@@ -28,9 +31,9 @@ def test_answers_that_are_ready_together_wake_the_loop_once() -> None:
             return wake(*given)
 
         loop.call_soon_threadsafe = count  # type: ignore[assignment, method-assign]
+        arrivals = Arrivals(loop)
         for _ in range(2):  # the second batch wakes it again
             works: list[Future[int]] = [Future() for _ in range(6)]
-            arrivals = Arrivals(loop)
             here = [arrivals.of(work) for work in works]
             here[4].cancel()  # nobody waits for it any more
 
@@ -43,10 +46,23 @@ def test_answers_that_are_ready_together_wake_the_loop_once() -> None:
             thread = threading.Thread(target=batch)
             thread.start()
             thread.join()  # the loop can do nothing meanwhile
-            found = await asyncio.gather(*here[:4], here[5], return_exceptions=True)
+            found = await asyncio.wait_for(asyncio.gather(*here[:4], here[5], return_exceptions=True), 5)
             assert found[:4] == [0, 1, 2, 3]
             assert isinstance(found[4], MisuseError)
         assert woken == 2
+
+    asyncio.run(run())
+
+
+def test_an_odd_failure_keeps_nobody_waiting_who_comes_after_it() -> None:
+    async def run() -> None:
+        odd, fine, arrivals = Future[int](), Future[int](), Arrivals(asyncio.get_running_loop())
+        here = arrivals.of(odd), arrivals.of(fine)
+        odd.set_exception(StopIteration("odd"))
+        fine.set_result(1)
+        with pytest.raises(RuntimeError, match=r"StopIteration\('odd'\)"):
+            await asyncio.wait_for(here[0], 5)
+        assert await asyncio.wait_for(here[1], 5) == 1
 
     asyncio.run(run())
 
@@ -97,3 +113,49 @@ def test_lines_that_are_said_together_are_written_with_one_write() -> None:
     assert {"request", "info"} == {lines[0]["event"], lines[0]["level"]}
     assert lines[0]["timestamp"].endswith("Z")
     assert "ZeroDivisionError" in lines[3]["exception"]
+    with log.together():
+        with log.together():
+            log.info("inner")
+        log.info("outer")
+        assert stream.writes == 2
+    assert stream.writes == 3, "the outermost one writes"
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()[4:]] == ["inner", "outer"]
+
+
+def test_a_library_speaks_in_our_log() -> None:
+    stream = io.StringIO()
+    library = logging.Logger("library")
+    library.addHandler(Forward(make_log(stream)))
+    for level in (logging.INFO, logging.WARNING, 35, logging.ERROR, logging.CRITICAL):
+        library.log(level, "said at %d", level)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["level"] for line in lines] == ["warning", "warning", "error", "critical"]
+    assert (lines[0]["event"], lines[0]["logger"], lines[0]["said"]) == ("library", "library", "said at 30")
+
+
+def test_requests_that_end_together_are_written_down_with_one_write() -> None:
+    stream, metrics = Stream(), Metrics()
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        pass
+
+    async def run() -> None:
+        guard = Guard(door, metrics=metrics, log=make_log(stream), local_only=True)
+        scope = {"type": "http", "method": "GET", "headers": [(b"host", b"localhost")]}
+        for batch in (1, 2):  # the second one is written, too
+            await asyncio.gather(*(guard(dict(scope), receive, send) for _ in range(6)))
+            await asyncio.sleep(0)
+            assert stream.writes == batch
+
+    asyncio.run(run())
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["status"]) for line in lines] == [("request", 204)] * 12
+    assert len({line["request"] for line in lines}) == 12
+    assert b'status="204"} 12.0' in metrics.text()

@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+from palate.core.errors import StoreError
 from palate.serving.ledger import Event, Ledger, Written
 from palate.serving.waiting import Room
 from tests.serving.chaos import chaos
 from tests.serving.conftest import client
 from tests.serving.database import Database
 from tests.serving.running import running
+
+T = TypeVar("T")
 
 ROUNDS = [2, pytest.param(20, marks=pytest.mark.slow)]
 
@@ -82,25 +89,79 @@ def test_a_database_that_hangs_keeps_only_those_waiting_who_need_it(runs: Path, 
         assert asked.post("/v1/recommend", json={"user": "new"}).json()["code"] == "closing"
 
 
-def test_a_database_that_stands_still_in_mid_connection_holds_nobody_for_ever(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SIGSTOP of the processes behind two open connections: their machine says that they live, they say nothing."""
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """The result of ``work``; fails where it does not come, and leaves it to its thread."""
+    done: Future[T] = Future()
+
+    def do() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as problem:
+            done.set_exception(problem)
+
+    threading.Thread(target=do, daemon=True).start()
+    return done.result(seconds)
+
+
+@contextmanager
+def stopped(*processes: int) -> Iterator[None]:
+    try:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+@pytest.fixture
+def ledger(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """Its database has little time for each statement."""
     monkeypatch.setattr("palate.serving.postgres.STILL_SECONDS", 0.5)
     ledger = Ledger(database.url())
+    try:
+        ledger.append("data", [[Event("k", "u", "i", 1)]])
+        yield ledger
+    finally:
+        within(60, ledger.close)
+
+
+def test_a_database_that_stands_still_in_mid_connection_holds_nobody_for_ever(ledger: Ledger) -> None:
+    """SIGSTOP of the processes behind two open connections: their machine says that they live, they say nothing."""
     store: Any = ledger._store
-    ledger.append("data", [[Event("k", "u", "i", 1)]])
     assert ledger.later("data", "u")
     (reader,) = store._readers._free
-    stopped = [reader.info.backend_pid, store._writer.info.backend_pid]
-    for process in stopped:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        begun = time.monotonic()
-        assert [event.item for event in ledger.later("data", "u")] == ["i"], "asked again over another connection"
-        assert ledger.append("data", [[Event("k2", "u", "j", 2)]]) == [[Written("k2", True, 2)]]
-        assert time.monotonic() - begun < 60
-    finally:
-        for process in stopped:
-            os.kill(process, signal.SIGCONT)
+    with stopped(reader.info.backend_pid, store._writer.info.backend_pid):
+        found = within(60, lambda: ledger.later("data", "u"))
+        assert [event.item for event in found] == ["i"], "asked again over another connection"
+        written = within(60, lambda: ledger.append("data", [[Event("k2", "u", "j", 2)]]))
+        assert written == [[Written("k2", True, 2)]]
+
+
+def test_a_ledger_whose_database_stands_still_in_mid_write_can_be_closed(ledger: Ledger) -> None:
+    store: Any = ledger._store
+    with stopped(store._writer.info.backend_pid):
+        write = Room(1, 0, "test").do(lambda: ledger.append("data", [[Event("k2", "u", "j", 2)]]))
+        while not store._patience._waiting:
+            assert not write.done()
+            time.sleep(0.01)
+        within(60, ledger.close)
+        assert write.result(60) == [[Written("k2", True, 2)]], "what is under way ends first"
+    until = time.monotonic() + 60
+    while store._patience._watched and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not store._patience._watched
+
+
+def test_a_ledger_that_cannot_be_opened_leaves_nothing_behind(database: Database) -> None:
+    url = database.url()
+    ledger = Ledger(url)
+    with ledger._store.writing() as cursor:
+        cursor.execute("UPDATE about SET version = 99")
     ledger.close()
+    with pytest.raises(StoreError, match="another Palate"):
+        Ledger(url)
+    until = time.monotonic() + 60
+    while "patience with the database" in (names := [thread.name for thread in threading.enumerate()]):
+        assert time.monotonic() < until, names
+        time.sleep(0.05)
