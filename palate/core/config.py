@@ -125,8 +125,6 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         before = merged.get(key)
         if isinstance(value, str) and isinstance(before, dict) and "name" in before:  # tokenizer=rq-vae
             value = {"name": value}
-        if isinstance(value, Mapping) and isinstance(before, int | float):
-            raise ConfigError(f"'{key}' is a plain value and no section of settings")
         if isinstance(value, Mapping) and isinstance(before, dict) and not _another(before, value):
             merged[key] = _merge(before, value)
         else:

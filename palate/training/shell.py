@@ -140,7 +140,7 @@ class GradientSystem(ABC, Generic[C, N]):
             raise
 
     def _optimised(self, network: N, shape: dict[str, Any], train: Dataset, run: Run, judge: Judge | None) -> Self:
-        check_rates(network, self.config.training.rates)  # type: ignore[attr-defined]
+        check_rates(network, getattr(self.config, "training", self.training).rates)
         outcomes: list[Outcome] = []
         for number, lesson in enumerate(self.lessons(train, run)):
 

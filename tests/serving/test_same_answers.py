@@ -64,7 +64,13 @@ def test_python_command_line_and_http_answer_alike(
         with pytest.raises(SystemExit, match="0"):
             main(["recommend", str(runs / name), *options, "--json"])
         by_command = json.loads(capsys.readouterr().out)
+        parts = {one["item"]: one.pop("text_parts") for one in by_command["recommended"] if "text_parts" in one}
         assert by_http == by_command, body
+        assert bool(parts) == (name == "text-cosine" and body.get("why", False))
+        if parts:  # over HTTP they are told when one asks about the items
+            asking = {key: value for key, value in body.items() if key not in ("k", "why")}
+            told = server.post("/v1/explain", json={"run": name, **asking, "items": list(parts)}).json()["recommended"]
+            assert {one["item"]: one["text_parts"] for one in told} == parts
         question = Question(**{key: value for key, value in body.items() if key not in ("k", "why", "filters")})
         question = replace(question, filters=[Filter(**filter) for filter in body.get("filters", ())])
         (ranking,) = asker.answer(together([asker.read(question)]), body.get("k", 10))
