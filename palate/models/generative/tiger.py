@@ -18,8 +18,8 @@ Where we depart, and why:
 - AdamW at a constant rate with early stopping on validation; ``paper()`` has the published peak of
   0.01 and its fall with the root of the steps, but climbs to it for 10,000 steps instead of holding it that long.
 - Names that differ in length or are plain text end with an end token; the paper's all have four tokens.
-- Nothing of RPG's parallel long names (Hou et al. 2025, arXiv 2506.05781) is built: names are said token by token, also
-  those of ``product``.
+- Nothing of RPG's parallel long names (Hou et al. 2025, arXiv 2506.05781) is built: it is another reader, with another
+  loss and a walk over a graph instead of a search. Names are said token by token, also those of ``product``.
 - Unseen items take part in the search like any other, since every one of them has a name. ``cold_share`` restores the
   paper's rule: they are found only as those that share all but the last token with an answer, at most that share of
   the list.
