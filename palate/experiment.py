@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
 from palate.core.protocols import Continues, Judge, ReadsWords, Recommender, ScoresAll, TakesNotes
+from palate.core.provenance import mark_of
 from palate.core.run import Run
 from palate.core.split import Split
 from palate.core.store import write_json
@@ -128,6 +129,7 @@ def fit(
     costs = [_fit_seed(fitted, seed, split, run, on_validation, start) for seed in plan.seeds]
     fitted.write_tables(split)
     facts["cost"] = Cost.over_seeds(costs)
+    facts["marks"] = sorted({mark for seed in plan.seeds if (mark := mark_of(fitted.system_folder(seed)))})
     fitted.write()
     return fitted
 

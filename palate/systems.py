@@ -329,6 +329,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     "annotator": {
         "extractive": "palate.annotation.extractive:Extractive",
         "chat": "palate.annotation.chat:ChatAnnotator",
+        "imported": "palate.annotation.imported:Imported",
     },
     "sentiment": {
         "lexicon": "palate.annotation.sentiment:Lexicon",

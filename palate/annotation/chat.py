@@ -16,7 +16,16 @@ from pydantic import Field
 
 from palate.annotation.ledger import Budget, Entry, Ledger
 from palate.annotation.steps import kept, names_read, window
-from palate.annotation.tasks import TASKS, Row, events_of, intention_rows, item_rows, step_rows, user_rows
+from palate.annotation.tasks import (
+    TASKS,
+    Row,
+    events_of,
+    intention_rows,
+    item_rows,
+    profile_told,
+    step_rows,
+    user_rows,
+)
 from palate.annotation.writing import write
 from palate.core import store
 from palate.core.annotations import Intention, ItemProfile, Preference, StepPreferences, UserProfile
@@ -106,7 +115,7 @@ class ChatAnnotator:
     def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
         rows = item_rows(train, items)
         return [
-            ItemProfile(row.of, *_profile(one), self.label)
+            ItemProfile(row.of, *profile_told(one), self.label)
             for row, one in zip(rows, self._said("item-profile", rows), strict=True)
         ]
 
@@ -115,7 +124,7 @@ class ChatAnnotator:
         users = np.asarray(users, dtype=np.int64)
         rows = user_rows(train, events_of(train, users), of_items)
         said = self._said("user-profile", [row if row.events else None for row in rows])
-        return [UserProfile(user, *_profile(one), self.label) for user, one in zip(users.tolist(), said, strict=True)]
+        return [UserProfile(user, *profile_told(one), self.label) for user, one in zip(users.tolist(), said, strict=True)]
 
     def _said(self, task: str, rows: Sequence[Row | None]) -> list[dict[str, Any]]:
         """The fields of each record; none for a row that is not asked about, or could not be read."""
@@ -131,10 +140,3 @@ class ChatAnnotator:
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
         return stored.begun(cls)
-
-
-def _profile(said: dict[str, Any]) -> tuple[str, str]:
-    """Summary and reasons; both empty where the model says that it cannot tell."""
-    if said.get("summarization", "None").strip().strip(".").lower() in ("none", ""):
-        return "", ""
-    return said["summarization"], said["reasoning"]

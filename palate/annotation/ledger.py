@@ -1,5 +1,7 @@
 """The ledger: every record a chat model wrote, by what was asked, and every call that was paid for. One SQLite file.
 
+Records that somebody else wrote are taken in beside them (``take``), with that as their provenance and without a call.
+
 A record's key is the hash of model, prompt and filled prompt, so the same question is asked once, whoever asks again.
 A call is booked with the most that it can cost before it is made; a call that would not fit into the budget together
 with all that are booked is not made. When the answer comes, record and real cost are written in one transaction. After
@@ -15,7 +17,7 @@ import fcntl
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,6 +139,20 @@ class Ledger:
                     )
         return found
 
+    def take(self, entries: Iterable[Entry]) -> int:
+        """Keep records that no call has written, all or none; one whose key is there stays as it is. Returns how many
+        are new."""
+        with self._lock:
+            before = self._db.total_changes
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(f"INSERT OR IGNORE INTO records VALUES ({_PLACES})", map(_written, entries))
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            return self._db.total_changes - before
+
     def forget_failures(self) -> int:
         """Records that could not be read are asked for again; what they cost stays spent. Returns how many."""
         with self._lock:
@@ -175,12 +191,7 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 if entry is not None:
-                    record = None if entry.record is None else json.dumps(entry.record, ensure_ascii=False)
-                    self._db.execute(
-                        "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        (entry.key, record, entry.problem, entry.model, entry.prompt, entry.time, entry.usage.read,
-                         entry.usage.written, entry.usage.money, entry.tries, entry.step),
-                    )  # fmt: skip
+                    self._db.execute(f"INSERT OR REPLACE INTO records VALUES ({_PLACES})", _written(entry))
                 self._db.execute(
                     "UPDATE calls SET state = ?, tokens_read = ?, tokens_written = ?, money = ? WHERE id = ?",
                     ("failed" if entry is None else "done", used.read, used.written, used.money, call),
@@ -203,6 +214,18 @@ class Ledger:
             f"FROM calls WHERE {where}"
         ).fetchone()
         return Usage(*row)
+
+
+_PLACES = ", ".join("?" * 11)
+
+
+def _written(entry: Entry) -> tuple[Any, ...]:
+    """The row of an entry."""
+    return (
+        entry.key, None if entry.record is None else json.dumps(entry.record, ensure_ascii=False), entry.problem,
+        entry.model, entry.prompt, entry.time, entry.usage.read, entry.usage.written, entry.usage.money, entry.tries,
+        entry.step,
+    )  # fmt: skip
 
 
 def now() -> str:

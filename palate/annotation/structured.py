@@ -169,12 +169,18 @@ def read_reply(reply: ChatReply, kind: type[R]) -> tuple[R | None, str, str]:
     except ValueError as failure:
         cut = "the answer was cut off: " if reply.finish == "length" else ""
         return None, f"{cut}{failure}", "failed"
+    value, problem = checked(_arguments(found), kind)
+    return value, problem, "failed" if value is None else step
+
+
+def checked(found: Any, kind: type[R]) -> tuple[R | None, str]:
+    """What somebody wrote as a record of ``kind``, or None and why it is none."""
     try:
-        return kind.model_validate(_arguments(found)), "", step
+        return kind.model_validate(found), ""
     except ValidationError as failure:
         wrong = failure.errors()[0]
         where = ".".join(str(key) for key in wrong["loc"])
-        return None, f"'{where}': {wrong['msg']}"[:500], "failed"
+        return None, f"'{where}': {wrong['msg']}"[:500]
 
 
 def written(reply: ChatReply) -> str:

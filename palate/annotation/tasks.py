@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +37,23 @@ GUARD = (
 )
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that no text needs: they hide words from a reader, and halves of a pair are no text at all."""
+
+
 class Words(BaseModel):
-    """The ancestor of records as a model writes them: these fields and no other."""
+    """The ancestor of records as a model writes them: these fields and no other, and text that a person can read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, said: Any) -> Any:
+        for text in said if isinstance(said, list) else [said]:
+            found = _CONTROL.search(text)
+            if found is not None:
+                raise ValueError(f"the character U+{ord(found[0]):04X} at {found.start()} is no text")
+        return said
 
 
 class IntentionWords(Words):
@@ -56,6 +70,13 @@ class PreferenceWords(Words):
 class ProfileWords(Words):
     summarization: str = Field(max_length=2000)
     reasoning: str = Field(max_length=2000)
+
+
+def profile_told(said: Mapping[str, Any]) -> tuple[str, str]:
+    """Summary and reasons of ``ProfileWords``; both empty where there is no record or it says that it cannot tell."""
+    if said.get("summarization", "None").strip().strip(".").lower() in ("none", ""):
+        return "", ""
+    return said["summarization"], said["reasoning"]
 
 
 class StepPreferencesWords(Words):

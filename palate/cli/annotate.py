@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +14,8 @@ from palate.cli.reading import AS_IT_IS, ReadingChoices, read
 if TYPE_CHECKING:
     from palate.annotation.chat import ChatAnnotator
     from palate.annotation.extractive import Extractive
+    from palate.annotation.imported import Imported
+    from palate.annotation.ledger import Entry
     from palate.annotation.tasks import Row
     from palate.core.dataset import Dataset
     from palate.core.split import Split
@@ -52,9 +55,10 @@ def annotate(
     out
         The folder of the table; annotations/KIND-DATA when not given.
     annotator
-        extractive (no model), or chat.
+        extractive (no model), chat, or imported (records that somebody else wrote, taken from a file).
     settings
-        One setting of the annotator as key=value, such as chat.name=endpoint or chat.url=http://localhost:8000/v1.
+        One setting of the annotator as key=value, such as chat.name=endpoint, chat.url=http://localhost:8000/v1, or
+        file=profiles.jsonl; preset=NAME for a named set of them.
     split
         The rule that says which events teach; no other event is read.
     split_settings
@@ -70,11 +74,12 @@ def annotate(
     retry_failed
         Ask again for records that could not be read.
     dry_run
-        Ask nothing: print what it would cost and three filled prompts.
+        Ask nothing and keep nothing: print what it would cost and three filled prompts, or what would be taken.
     quiet
         Show no progress.
     """
     from palate.annotation.chat import ChatAnnotator
+    from palate.annotation.imported import Imported
     from palate.annotation.tasks import check_rows, rows_of
     from palate.cli.progress import watcher
     from palate.core.config import parse_settings
@@ -84,11 +89,14 @@ def annotate(
     if rows is not None and rows < 1:
         raise MisuseError("--rows takes a number from 1 on")
     made = split_by(read(data, reading), split, **parse_settings(split_settings))
-    asked = rows_of(kind, made.train, rows)
-    proof = check_rows(asked, made.train, made)
     out = out or Path("annotations") / f"{kind}-{Path(data).name or data}"
     limits = {"budget_tokens": budget_tokens, "budget_money": budget_money}
     writer = _writer(annotator, parse_settings(settings), ledger or out.with_name(f"{out.name}.sqlite"), limits)
+    if isinstance(writer, Imported):
+        _take(kind, writer, made, rows, None if dry_run else out)
+        return
+    asked = rows_of(kind, made.train, rows)
+    proof = check_rows(asked, made.train, made)
     if isinstance(writer, ChatAnnotator):
         if dry_run:
             _show(kind, asked, writer)
@@ -105,15 +113,40 @@ def annotate(
     print(f"{len(table):,} records by {writer.label} → {out}\n{proof}\n{said}")
 
 
-def _writer(name: str, settings: dict[str, Any], ledger: Path, limits: dict[str, Any]) -> ChatAnnotator | Extractive:
+def _writer(
+    name: str, settings: dict[str, Any], ledger: Path, limits: dict[str, Any]
+) -> ChatAnnotator | Extractive | Imported:
     from palate.core.config import Part, nest
     from palate.systems import component
 
     given = nest(settings)
     if name == "chat":
-        given = {"ledger": str(ledger), **{key: limit for key, limit in limits.items() if limit is not None}} | given
-    made: ChatAnnotator | Extractive = component("annotator", Part(name=name, settings=given))
+        given = {**{key: limit for key, limit in limits.items() if limit is not None}} | given
+    if name in ("chat", "imported"):
+        given = {"ledger": str(ledger)} | given
+    preset = given.pop("preset", None)
+    made: ChatAnnotator | Extractive | Imported = component("annotator", Part(name=name, preset=preset, settings=given))
     return made
+
+
+def _take(kind: str, writer: Imported, split: Split, most: int | None, out: Path | None) -> None:
+    """The records of a file, as a table in ``out``; where that is None only what would be taken is said."""
+    from palate.annotation.imported import KINDS, WARNING
+    from palate.core.provenance import UNKNOWN
+    from palate.core.written import WrittenTable
+
+    taken = writer.take(kind, split.train, keep=out is not None)
+    rows = sorted(taken.of)[:most]
+    about = KINDS[kind]
+    n = split.train.n_items if about == "item" else split.train.n_users
+    of_all = f"of the {n:,} {about}s of {split.dataset.name}"
+    if out is None:
+        print(f"{len(rows):,} records {of_all} would be taken; {WARNING}\n{taken.said()}")
+        return
+    facts = {"split": split.hash, "proof": WARNING, "taken": dict(taken.counts), "source": taken.source}
+    columns = _columns(kind, [taken.of[row] for row in rows], UNKNOWN)
+    WrittenTable(kind, rows, columns, UNKNOWN, facts).save(out)
+    print(f"{len(rows):,} records {of_all} → {out}\n{WARNING}\n{taken.said()}")
 
 
 def _show(kind: str, rows: list[Row], writer: ChatAnnotator) -> None:
@@ -138,7 +171,6 @@ def _show(kind: str, rows: list[Row], writer: ChatAnnotator) -> None:
 def _by_chat(
     kind: str, rows: list[Row], writer: ChatAnnotator, split: Split, proof: str, retry: bool
 ) -> tuple[WrittenTable, str]:
-    from palate.annotation.tasks import TASKS
     from palate.core.written import WrittenTable
 
     if retry:
@@ -147,15 +179,7 @@ def _by_chat(
     entries = writer.entries(kind, rows)
     with writer.open() as ledger:
         spent, counts = ledger.spent, ledger.counts()
-    names = list(TASKS[kind].record.model_fields)
-    columns = {name: [_text((entry.record or {}).get(name, "")) for entry in entries] for name in names}
-    columns |= {
-        "author": [writer.label] * len(entries), "model": [entry.model for entry in entries],
-        "prompt": [entry.prompt for entry in entries], "hash": [entry.key for entry in entries],
-        "time": [entry.time for entry in entries],
-        "cost": [f"{entry.usage.tokens} tokens, {entry.usage.money:.6g} of money" for entry in entries],
-        "problem": [entry.problem for entry in entries],
-    }  # fmt: skip
+    columns = _columns(kind, entries, writer.label)
     facts = {"split": split.hash, "proof": proof, "spent": asdict(spent), "calls": counts}
     said = (
         f"{spent.tokens:,} tokens and {spent.money:.4g} of money spent in all; calls: "
@@ -163,6 +187,20 @@ def _by_chat(
         f"{writer.unreadable:,} records could not be read"
     )
     return WrittenTable(kind, [row.of for row in rows], columns, split.train.fingerprint, facts), said
+
+
+def _columns(kind: str, entries: Sequence[Entry], author: str) -> dict[str, list[str]]:
+    """The columns of a table of what the ledger holds."""
+    from palate.annotation.tasks import TASKS
+
+    names = list(TASKS[kind].record.model_fields)
+    return {name: [_text((entry.record or {}).get(name, "")) for entry in entries] for name in names} | {
+        "author": [author] * len(entries), "model": [entry.model for entry in entries],
+        "prompt": [entry.prompt for entry in entries], "hash": [entry.key for entry in entries],
+        "time": [entry.time for entry in entries],
+        "cost": [f"{entry.usage.tokens} tokens, {entry.usage.money:.6g} of money" for entry in entries],
+        "problem": [entry.problem for entry in entries], "step": [entry.step for entry in entries],
+    }  # fmt: skip
 
 
 def _without_model(

@@ -102,6 +102,8 @@ def fit(
         f"{cost['fit_seconds']:.1f} s each, {cost['parameters']:,} parameters → {out}\n"
         f"next: palate evaluate {out}"
     )
+    if fitted.facts["marks"]:
+        print(f"every figure of this run is marked: {', '.join(fitted.facts['marks'])}")
     if asked.published:
         told = ", ".join(f"{name} {value:g}" for name, value in asked.published.items())
         print(f"published: {told} ({asked.source or asked.paper})")

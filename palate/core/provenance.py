@@ -9,13 +9,16 @@ from palate.core.errors import LeakError, StoreError
 from palate.core.store import NO_DATA, read_manifest
 
 UNVERIFIED = "unverified"
+UNKNOWN = "provenance unknown"
+"""The ``fitted_on`` of what somebody else wrote, and the mark of every figure made with it: nobody can say by whom, how
+and from what, so it may know what validation and test ask about."""
 
 
 def check_fitted_on(folder: str | Path, train: Dataset, *, allow_unverified: bool = False) -> str | None:
     """Refuse vectors, codes, annotations or models that were fitted on other interactions than ``train``.
 
-    Returns the mark that every figure must carry (``unverified``, or None). A folder without a manifest is refused
-    with ``LeakError``, or marked when ``allow_unverified``.
+    Returns the mark that every figure must carry (``unverified``, that of ``mark_of``, or None). A folder without a
+    manifest is refused with ``LeakError``, or marked when ``allow_unverified``.
     """
     folder = Path(folder)
     try:
@@ -27,9 +30,17 @@ def check_fitted_on(folder: str | Path, train: Dataset, *, allow_unverified: boo
             f"{folder} does not say what it was fitted on ({failure}); make it again from the train part, "
             f"or allow it and every figure will be marked '{UNVERIFIED}'"
         ) from None
-    if fitted_on not in (NO_DATA, train.fingerprint):
+    if fitted_on not in (NO_DATA, UNKNOWN, train.fingerprint):
         raise LeakError(
             f"{folder} was fitted on other interactions ({fitted_on[:12]}…) than this train part "
             f"({train.fingerprint[:12]}…): it may have seen what it must predict; fit it again on this split"
         )
+    return mark_of(folder)
+
+
+def mark_of(folder: str | Path) -> str | None:
+    """``provenance unknown`` where the folder, or a part of it however deep, rests on what somebody else wrote."""
+    manifest = read_manifest(folder)
+    if manifest["fitted_on"] == UNKNOWN or any(mark_of(Path(folder) / part) for part in manifest["parts"]):
+        return UNKNOWN
     return None

@@ -23,8 +23,8 @@ class WrittenTable:
     kind       ``intention``, ``preference``, ``step-preferences``, ``item-profile`` or ``user-profile``
     rows       row of an event, item or user → ``[n]``
     columns    name → ``[n]`` texts: the record's fields, then ``author``, ``model``, ``prompt``, ``hash``, ``time``,
-               ``cost``, ``problem`` where a model wrote it
-    fitted_on  the fingerprint of the train part that prompts have read
+               ``cost``, ``problem``, ``step`` (how it was read) where it comes from a ledger
+    fitted_on  the fingerprint of the train part that prompts have read; ``provenance unknown`` where nobody can say
     facts      what it cost, which split, what was proved
     """
 

@@ -26,6 +26,7 @@ class Source:
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 _TWEETS = "https://raw.githubusercontent.com/sidooms/MovieTweetings/master/snapshots/100K"
+XREC = ("amazon", "yelp", "google")
 _S3REC = "https://raw.githubusercontent.com/RUCAIBox/CIKM2020-S3Rec/master/data"
 
 
@@ -85,6 +86,8 @@ SOURCES: Mapping[str, Source] = {
         Remote(f"https://cseweb.ucsd.edu/~wckang/{name}.json.gz") for name in ("steam_reviews", "steam_games")
     )),
     "yelp": Source("yelp", why_not="accept its terms at https://www.yelp.com/dataset"),
+    # Files under data/ of HKUDS/XRec; its pickles are to be converted, so they are not fetched.
+    **{f"xrec-{name}": Source(f"xrec-{name}", why_not=f"see data/{name} of HKUDS/XRec") for name in XREC},
     "pixelrec": Source("pixelrec", why_not="see the links at https://github.com/westlake-repl/PixelRec"),
 }  # fmt: skip
 

@@ -42,6 +42,7 @@ LAYOUTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("australian_user_reviews.json",), "steam:steam"),
     (("*review.json", "*business.json"), "yelp:yelp"),
     (("*.csv", "item_info.csv"), "pixelrec:pixelrec"),
+    (("total_tst.csv", "tst.jsonl"), "xrec:xrec"),
     (("*_data.jsonl",), "redial:redial"),
     (("*.inter",), "recbole:recbole"),
     (("*_timestamps.txt",), "sequences:irec"),

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from palate.annotation import tasks
 from palate.annotation.chat import ChatAnnotator, ChatAnnotatorConfig
 from palate.annotation.ledger import Budget, Ledger
 from palate.annotation.tasks import TASKS, Row, check_rows, rows_of
-from palate.annotation.writing import estimate, write
+from palate.annotation.writing import estimate, key_of, write
 from palate.backbones.scripted import Scripted
 from palate.core.chat import ChatRequest, Usage
 from palate.core.errors import BudgetError, DataError, EndpointError, LeakError, StoreError
@@ -58,56 +58,99 @@ def split() -> Split:
     return leave_one_out(world("test").dataset)
 
 
-def committed(path: Path) -> int:
+@dataclass(frozen=True)
+class Stop:
+    """What ledger and server held when a worker had stopped: ``charged`` counts what is only booked, too."""
+
+    committed: frozenset[str]
+    under_way: int
+    charged: int
+    n_asked: int
+    said: str = ""
+
+
+def read_only(path: Path, question: str) -> list[tuple[Any, ...]]:
     try:
-        return sqlite3.connect(f"file:{path}?mode=ro", uri=True).execute("SELECT COUNT(*) FROM records").fetchone()[0]
-    except sqlite3.OperationalError:
-        return 0
+        return sqlite3.connect(f"file:{path}?mode=ro", uri=True).execute(question).fetchall()
+    except sqlite3.OperationalError:  # not there yet
+        return [(0,)]
 
 
-def killed_twice(server: ChatServer, path: Path, n: int, parallel: int, tokens: int) -> list[int]:
-    """Runs the worker to its end, killing it at a third and at two thirds; requests that had come at each kill."""
+def stopped(path: Path, server: ChatServer, said: str = "") -> Stop:
+    time.sleep(0.1)  # what a killed worker sent last is still being heard
+    [(charged, under_way)] = read_only(
+        path, "SELECT COALESCE(SUM(tokens_read + tokens_written), 0), COALESCE(SUM(state = 'open'), 0) FROM calls"
+    )
+    keys = frozenset(key for (key,) in read_only(path, "SELECT key FROM records"))
+    return Stop(keys, under_way, charged, len(server.asked), said)
+
+
+def worked(server: ChatServer, path: Path, n: int, parallel: int, tokens: int, kill_at: int | None = None) -> Stop:
+    """A worker of its own, to its end or until ``kill_at`` records are there; ``said`` is its last error."""
     root = Path(__file__).parents[2]
     places = f"{root}{os.pathsep}{root / 'tests'}"
     command = [sys.executable, str(Path(__file__).with_name("ledger_worker.py")), str(path), server.url, str(n)]
-    at_kill = []
-    for stop in (n // 3, 2 * n // 3, None):
-        worker = subprocess.Popen(
-            [*command, str(parallel), str(tokens)], env=os.environ | {"PYTHONPATH": places},
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        if stop is None:
-            _, said = worker.communicate(timeout=3000)
-            assert worker.returncode == 0, said[-2000:]
-            continue
-        while committed(path) < stop:
-            assert worker.poll() is None, worker.stderr.read()  # type: ignore[union-attr]
-            time.sleep(0.01)
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait()
-        time.sleep(0.05)
-        at_kill.append(committed(path))
-    return at_kill
+    worker = subprocess.Popen(
+        [*command, str(parallel), str(tokens)], env=os.environ | {"PYTHONPATH": places},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if kill_at is None:
+        _, said = worker.communicate(timeout=3000)
+        return stopped(path, server, said if worker.returncode else "")
+    while read_only(path, "SELECT COUNT(*) FROM records")[0][0] < kill_at:
+        assert worker.poll() is None, worker.stderr.read()  # type: ignore[union-attr]
+        time.sleep(0.01)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.communicate()
+    return stopped(path, server)
 
 
 @pytest.mark.parametrize("n", [150, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_two_kills_and_five_percent_faults(server: ChatServer, tmp_path: Path, n: int) -> None:
-    path, parallel, tokens = tmp_path / "ledger.sqlite", 4, 10**9
-    at_kill = killed_twice(server, path, n, parallel, tokens)
-    with Ledger(path, Budget(tokens=tokens)) as ledger:
+def test_two_kills_and_five_percent_faults(tmp_path: Path, n: int) -> None:
+    """Killed at a third and at two thirds, then out of budget, then let through to the end."""
+    path, parallel, answers = tmp_path / "ledger.sqlite", 4, Counter[str]()
+
+    def counted(asked: dict[str, Any]) -> str:
+        answers[asked["messages"][-1]["content"]] += 1
+        return brain(asked)
+
+    server = ChatServer(counted, faults=0.05)
+    try:
+        kills = [worked(server, path, n, parallel, 10**9, kill_at) for kill_at in (n // 3, 2 * n // 3)]
+        chat = model(server.url, parallel)
+        with Ledger(tmp_path / "other.sqlite") as other:
+            largest = estimate(TASK, rows(1), chat, other).most.tokens
+        budget = kills[-1].charged + parallel * largest + 18 * (n // 10)
+        broke = worked(server, path, n, parallel, budget)
+        end = worked(server, path, n, parallel, 10**9)
+    finally:
+        server.close()
+    key_of_text = {TASK.request(row).messages[-1].content: key_of(chat, TASK, row) for row in rows(n)}
+    asked = [key_of_text[one["messages"][-1]["content"]] for one in server.asked]
+
+    # Every row is there, once, and says what it is about.
+    with Ledger(path) as ledger:
         counts, spent = ledger.counts(), ledger.spent
-        entries = write(TASK, rows(n), model(server.url, parallel), ledger, offline=True)
-    assert [entry.record["wish"] for entry in entries if entry.record] == [f"wish {i}" for i in range(n)]
+        entries = write(TASK, rows(n), chat, ledger, offline=True)
+    assert (end.said, end.committed) == ("", frozenset(key_of_text.values()))
+    assert [entry.record and entry.record["wish"] for entry in entries] == [f"wish {i}" for i in range(n)]
     assert counts["done"] == n
     assert "open" not in counts
-    assert counts.get("lost", 0) <= 2 * parallel, "at most what was under way at each kill"
-    assert spent.tokens >= 18 * n
-    # A row is asked again only after a fault, or because its answer was under way when the process was killed.
-    answered = Counter(asked["messages"][-1]["content"] for asked in server.asked)
-    assert len(answered) == n
-    first = [asked["messages"][-1]["content"] for asked in server.asked]
-    early = set(first[: at_kill[0] // 2])
-    assert not early & set(first[-n // 3 :]), "what was committed before the kill is never asked for again"
+
+    # No reply that was committed is asked for again; what was under way at a kill may be.
+    for stop in (*kills, broke):
+        before, after = set(asked[: stop.n_asked]), set(asked[stop.n_asked :])
+        assert not after & stop.committed
+        assert len(before & after) <= (parallel if stop in kills else 0)
+        assert stop.under_way <= (parallel if stop in kills else 0)
+    assert counts.get("lost", 0) == sum(stop.under_way for stop in kills)
+    assert sum(answers.values()) - len(answers) <= 2 * parallel, "rows that the server answered more than once"
+
+    # The budget stops the work before it is exceeded, and what the server counts is never more than what was charged.
+    assert "could be exceeded by the next call" in broke.said
+    assert kills[-1].charged < broke.charged <= budget
+    assert len(kills[-1].committed) < len(broke.committed) < n
+    assert spent.tokens == end.charged >= 18 * sum(answers.values())
 
 
 def test_a_budget_is_never_exceeded_and_can_be_raised(server: ChatServer, tmp_path: Path) -> None:

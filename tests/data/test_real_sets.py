@@ -26,6 +26,9 @@ Real = Callable[[str], Path]
         ("lastfm-s3rec", 1_090, 3_646, 52_551, "order"),
         ("amazon-2018-giftcards", 458, 148, 2_972, "day"),
         ("amazon-2018-appliances-reviews", 47, 48, 2_277, "day"),
+        ("xrec-amazon", 14_675, 14_695, 72_168, "day"),
+        ("xrec-yelp", 15_962, 14_085, 393_680, "order"),
+        ("xrec-google", 22_582, 16_557, 411_840, "order"),
         ("amazon-2018-games", 50_546, 16_859, 440_264, "order"),
     ],
 )
