@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
-from palate.core.protocols import Continues, Judge, ReadsWords, Recommender, ScoresAll, TakesNotes
+from palate.core.protocols import Continues, Discerner, Judge, ReadsWords, Recommender, ScoresAll, TakesNotes
 from palate.core.provenance import mark_of
 from palate.core.run import Run
 from palate.core.split import Split
@@ -267,6 +267,8 @@ def _axes_report(fitted: FittedRun, protocol: PreferenceAxes, split: Split, mark
             f"{fitted.name} is a {fitted.plan.system}, which reads no words: ask it with another --protocol"
         )
     parts = parts_of(protocol)
+    if not isinstance(parts["annotator"], Discerner):
+        raise MisuseError(f"annotator={protocol.annotator.name} writes no step preferences, which the axes are made of")
     encoder = parts["encoder"]
     items = item_vectors(split.dataset, encoder)
     titles = items

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from inspect import isfunction
 from typing import Any, Literal
 
+from palate.core import protocols
 from palate.core.config import Config, Part, configure, override
 from palate.core.errors import ConfigError, nearest
 from palate.core.protocols import Continues, Recommender
@@ -369,7 +370,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
 def component(field: str, part: Part) -> Any:
     """The part named in a system's settings, made with its own settings and, in turn, its own parts."""
     kind, config = _named(field, part)
-    return kind(config, **parts_of(config))
+    return _made(kind, config, f"{field} {part.name}")
 
 
 def parts_of(config: Config) -> dict[str, Any]:
@@ -417,7 +418,22 @@ def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | No
     """An unfitted system: its default or preset settings with ``settings`` on top (keys may be dotted)."""
     row = system(name)
     config = override(row.config(preset), settings or {}, where=name)
-    return row.kind(config, **parts_of(config))  # type: ignore[call-arg]
+    found: Recommender = _made(row.kind, config, name)
+    return found
+
+
+def _made(kind: Any, config: Config, where: str) -> Any:
+    """One of ``kind`` with its parts. Raises ``ConfigError`` where its annotator does not write what it reads."""
+    parts = parts_of(config)
+    if "annotator" in parts:
+        wanted = vars(protocols)[kind.__init__.__annotations__["annotator"]]
+        lacks = [name for name in vars(wanted) if not name.startswith("_") and not hasattr(parts["annotator"], name)]
+        if lacks:
+            what = " and ".join(name.replace("_", " ") for name in lacks)
+            raise ConfigError(
+                f"{where} needs an annotator that writes {what}; another one than {config.annotator.name}"
+            )  # type: ignore[attr-defined]
+    return kind(config, **parts)
 
 
 def pretrained(made: object) -> Pretrained:

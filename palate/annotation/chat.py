@@ -124,7 +124,9 @@ class ChatAnnotator:
         users = np.asarray(users, dtype=np.int64)
         rows = user_rows(train, events_of(train, users), of_items)
         said = self._said("user-profile", [row if row.events else None for row in rows])
-        return [UserProfile(user, *profile_told(one), self.label) for user, one in zip(users.tolist(), said, strict=True)]
+        return [
+            UserProfile(user, *profile_told(one), self.label) for user, one in zip(users.tolist(), said, strict=True)
+        ]
 
     def _said(self, task: str, rows: Sequence[Row | None]) -> list[dict[str, Any]]:
         """The fields of each record; none for a row that is not asked about, or could not be read."""

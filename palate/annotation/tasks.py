@@ -37,8 +37,8 @@ GUARD = (
 )
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Characters that no text needs: they hide words from a reader, and halves of a pair are no text at all."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Characters that no text needs; they hide words from a reader."""
 
 
 class Words(BaseModel):

@@ -40,7 +40,8 @@ def check_fitted_on(folder: str | Path, train: Dataset, *, allow_unverified: boo
 
 def mark_of(folder: str | Path) -> str | None:
     """``provenance unknown`` where the folder, or a part of it however deep, rests on what somebody else wrote."""
+    folder = Path(folder)
     manifest = read_manifest(folder)
-    if manifest["fitted_on"] == UNKNOWN or any(mark_of(Path(folder) / part) for part in manifest["parts"]):
+    if manifest["fitted_on"] == UNKNOWN or any(mark_of(folder / part) for part in manifest["parts"]):
         return UNKNOWN
     return None

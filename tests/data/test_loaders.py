@@ -11,6 +11,7 @@ import pytest
 
 from palate.core.dataset import Dataset
 from palate.core.errors import DataError
+from palate.data.loaders.xrec import NO_ORDER, NO_TRAIN
 from palate.data.reading import UNTESTED
 from palate.data.sources import load
 
@@ -111,6 +112,25 @@ PIXELREC = {
     "item_info.csv": 'item_id,view_number,title_en,title,description,tag\ni1,5,Cat,猫,"a cat, sleeping",pets\n'
     "i2,6,,狗,,\n",
 }
+EXPLAINED = {
+    "uid": 7,
+    "iid": 2,
+    "title": "B",
+    "user_summary": "Likes B.",
+    "item_summary": "For all.",
+    "explanation": "So.",
+}
+XREC = {
+    "total_trn.csv": "user,item\n7,1\n8,2\n7,3\n",
+    "total_val.csv": "user,item\n7,2\n",
+    "total_tst.csv": "user,item\n8,1\n",
+    "tst.jsonl": lines(EXPLAINED, {**EXPLAINED, "uid": 8}, {**EXPLAINED, "iid": 99, "title": "of nobody here"}),
+}
+XREC_AMAZON = {
+    "total_val.csv": 'user,item,Time\n7,1,"06 12, 2016"\n7,2,"01 7, 2015"\n',
+    "total_tst.csv": 'user,item,Time\n7,3,"12 31, 2016"\n',
+    "tst.jsonl": lines(EXPLAINED),
+}
 TALK = {
     "conversationId": "7", "initiatorWorkerId": 1, "respondentWorkerId": 2,
     "movieMentions": {"10": "A  (1990)", "20": "B (1991)", "30": "C (1992)"},
@@ -145,7 +165,7 @@ IREC = {"Toys.txt": "1 5 3\n2 3\n", "Toys_timestamps.txt": "1 86400 0\n2 0\n"}
 ALL = {
     "ml-100k": ML_100K, "ml-1m": ML_1M, "tweets": TWEETS, "ml-csv": ML_CSV, "goodbooks": GOODBOOKS,
     "amazon-2014": AMAZON_2014, "amazon-2018": AMAZON_2018, "amazon-2023": AMAZON_2023, "steam": STEAM,
-    "australian": AUSTRALIAN, "yelp": YELP, "pixelrec": PIXELREC, "redial": REDIAL, "recbole": RECBOLE,
+    "australian": AUSTRALIAN, "yelp": YELP, "pixelrec": PIXELREC, "xrec": XREC, "redial": REDIAL, "recbole": RECBOLE,
     "benchmark": BENCHMARK, "s3rec": S3REC, "irec": IREC,
 }  # fmt: skip
 
@@ -292,6 +312,28 @@ def test_pixelrec(read: Callable[..., Dataset]) -> None:
     assert seen(dataset) == [("u1", "i2", SECOND * 1000 - 1000), ("u1", "i1", SECOND * 1000)]
     assert dataset.titles == ["Cat", "狗"]
     assert dataset.items["text"].to_list() == ["Cat. pets. a cat, sleeping", "狗"]
+
+
+def test_xrec(read: Callable[..., Dataset]) -> None:
+    """Parts in the order train, valid, test; titles where known; what a model wrote stays out."""
+    dataset = read(XREC)
+    assert seen(dataset) == [("7", "1", 0), ("7", "3", 1), ("7", "2", 2), ("8", "2", 0), ("8", "1", 1)]
+    assert dataset.interactions["part"].to_list() == ["train", "train", "valid", "train", "test"]
+    assert dict(zip(dataset.item_ids, dataset.titles, strict=True)) == {"2": "B", "1": "item 1", "3": "item 3"}
+    assert dataset.clock == "order"
+    assert dataset.about.notes == (NO_ORDER,)
+    assert not {"review", "text", "user_summary", "explanation"} & {*dataset.items.columns, *dataset.users.columns}
+    assert read(XREC, positive="part=train").n_interactions == 3
+
+
+def test_xrec_with_days_and_without_its_train_file(read: Callable[..., Dataset]) -> None:
+    dataset = read(XREC_AMAZON)
+    day = 86_400_000
+    assert seen(dataset) == [("7", "2", 16_442 * day), ("7", "1", 16_964 * day), ("7", "3", 17_166 * day)]
+    assert (dataset.clock, dataset.about.notes) == ("day", (NO_TRAIN,))
+    wrong = {**XREC_AMAZON, "total_tst.csv": "user,item,Time\n7,3,2016\n"}
+    with pytest.raises(DataError, match=r"total_tst.csv, line 2, column 'Time': .*expected a day such as 06 12, 2016"):
+        read(wrong)
 
 
 def test_redial(read: Callable[..., Dataset]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from palate.core.config import Part
 from palate.data.sources import load
+from palate.systems import component
 
 Real = Callable[[str], Path]
 
@@ -142,3 +146,18 @@ def test_movies_of_movielens_1m(real: Real) -> None:
     table = barred_movies(real("ml-1m") / "movies.dat", "iso-8859-1", BadRows())
     assert table.height == 3_883
     assert table["title"][72] == "Misérables, Les (1995)"
+
+
+def test_profiles_of_xrec_are_taken_as_they_stand(real: Real, tmp_path: Path) -> None:
+    """By hand from the file: of whom there is an event, the first summary; nothing is refused."""
+    folder = real("xrec-amazon")
+    dataset = load("xrec-amazon")
+    settings = {"file": "xrec-amazon/tst.jsonl", "ledger": str(tmp_path / "l.sqlite")}
+    writer = component("annotator", Part(name="imported", preset="xrec", settings=settings))
+    lines = [json.loads(line) for line in gzip.open(folder / "tst.jsonl.gz", "rt", encoding="utf-8")]
+    for kind, ids, names in (("item", dataset.item_ids, "iid"), ("user", dataset.user_ids, "uid")):
+        said = {str(line[names]): line[f"{kind}_summary"] for line in reversed(lines)}
+        taken = writer.take(f"{kind}-profile", dataset)
+        found = {ids[row]: entry.record["summarization"] for row, entry in taken.of.items()}
+        assert found == {one: said[one] for one in said if one in set(ids)}
+        assert (taken.counts["read"], taken.counts["refused"], taken.counts["otherwise"]) == (3000, 0, 0)

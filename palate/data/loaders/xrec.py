@@ -37,7 +37,9 @@ def xrec(folder: Path, reading: Reading) -> Tables:
     found = {part: path for part, name in PARTS.items() if (path := find_optional(folder, name)) is not None}
     dated = all("Time" in header_of(path, _COLUMNS) for path in found.values())
     events = pl.concat([_events(path, dated, bad).with_columns(part=pl.lit(part)) for part, path in found.items()])
-    titles = read_records(find_file(folder, "tst.jsonl"), [text("iid", "item", needed=True), text("title", "title")], bad)
+    titles = read_records(
+        find_file(folder, "tst.jsonl"), [text("iid", "item", needed=True), text("title", "title")], bad
+    )
     titles = titles.unique("item", keep="first", maintain_order=True)
     about = About(
         title="Interactions of XRec",
