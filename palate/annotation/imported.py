@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -76,8 +77,8 @@ class Taken:
 
     source     the file's name and the beginning of its SHA-256
     of         row → its record; one that was refused where there is no good one
-    counts     records ``read``, ``good``, ``again`` (said before, in the same words), ``otherwise`` (said before in other
-               words; the first counts), ``refused``, ``of nobody`` (good, of somebody whom the data do not hold)
+    counts     records ``read``, ``good``, ``again`` (said before, in the same words), ``otherwise`` (said before, in
+               other words; the first counts), ``refused``, ``of nobody`` (good, of whom the data do not hold)
     problems   the first refusals
     """
 
@@ -202,10 +203,8 @@ def _entry(
             if not column or record.get(column) is not None}  # fmt: skip
     value, problem = checked(said, task.record)
     one: str | None = None
-    try:
+    with suppress(ValueError):
         one = as_text(record.get(id_column)).strip() or None
-    except ValueError:
-        pass
     if one is None:
         value, problem = None, f"'{id_column}': it does not say whom it is about"
     content = [UNKNOWN, task.name, json.dumps(schema_of(task.record), sort_keys=True), one or f"{source} {place}"]

@@ -30,8 +30,8 @@ N_USERS, N_ITEMS = 24, 12
 
 def pair(user: object, item: object, likes: object, for_whom: object) -> str:
     """A line as XRec has it."""
-    return json.dumps({"uid": user, "iid": item, "title": "Ships for sailors and riders", "user_summary": likes, "item_summary": for_whom,
-                       "explanation": "So."})  # fmt: skip
+    said = {"title": "Ships for sailors and riders", "user_summary": likes, "item_summary": for_whom}
+    return json.dumps({"uid": user, "iid": item, **said, "explanation": "So."})
 
 
 LINES = (
@@ -211,7 +211,8 @@ def test_every_figure_of_a_run_that_learnt_from_them_is_marked(
     fit = ["fit", "rlmrec", "--data", str(folder), "--preset", "tiny", "--quiet", "--device", "cpu",
            "--set", "graph.training.epochs=1", "--set", "encoder.width=4"]  # fmt: skip
     taken = ["--set", "annotator=imported", "--set", "annotator.preset=xrec",
-             "--set", f"annotator.file={folder / 'tst.jsonl'}", "--set", f"annotator.ledger={tmp_path / 'l.sqlite'}"]  # fmt: skip
+             "--set", f"annotator.file={folder / 'tst.jsonl'}",
+             "--set", f"annotator.ledger={tmp_path / 'l.sqlite'}"]  # fmt: skip
     marked, plain = tmp_path / "marked", tmp_path / "plain"
     assert run(*fit, *taken, "--out", str(marked)) == 0
     assert f"every figure of this run is marked: {UNKNOWN}" in capsys.readouterr().out

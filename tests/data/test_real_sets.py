@@ -154,7 +154,7 @@ def test_profiles_of_xrec_are_taken_as_they_stand(real: Real, tmp_path: Path) ->
     dataset = load("xrec-amazon")
     settings = {"file": "xrec-amazon/tst.jsonl", "ledger": str(tmp_path / "l.sqlite")}
     writer = component("annotator", Part(name="imported", preset="xrec", settings=settings))
-    lines = [json.loads(line) for line in gzip.open(folder / "tst.jsonl.gz", "rt", encoding="utf-8")]
+    lines = list(map(json.loads, gzip.decompress((folder / "tst.jsonl.gz").read_bytes()).decode().splitlines()))
     for kind, ids, names in (("item", dataset.item_ids, "iid"), ("user", dataset.user_ids, "uid")):
         said = {str(line[names]): line[f"{kind}_summary"] for line in reversed(lines)}
         taken = writer.take(f"{kind}-profile", dataset)

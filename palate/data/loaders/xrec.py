@@ -1,12 +1,12 @@
 """XRec (Q. Ma, X. Ren, C. Huang, EMNLP Findings 2024, arXiv 2406.02377): who met what, of three public sets.
 
 ``data/`` of HKUDS/XRec has a folder each for Amazon Books (2018), Yelp and Google Local: ``total_trn.csv``,
-``total_val.csv`` and ``total_tst.csv`` with ``user,item`` and, for Amazon alone, ``Time`` (the day, as ``06 12, 2016``).
+``total_val.csv`` and ``total_tst.csv`` with ``user,item`` and, for Amazon alone, ``Time`` (a day, as ``06 12, 2016``).
 The column ``part`` of an event says which file it is from, so ``positive="part=train"`` reads the published train part.
 Pickles of pairs with an explanation lie beside them, here as JSON lines; those of ``tst.jsonl`` give titles.
 
 What is missing or odd, and what follows:
-- ``total_trn.csv`` of Amazon is not in the repository: that set is its valid and test pairs alone, and a note says so.
+- ``total_trn.csv`` of Amazon was not at hand: without it that set is its valid and test pairs, and a note says so.
 - Yelp and Google have neither times nor an order: files are shuffled. Events of a user stand as in train, valid, test,
   so a split by the last event asks about the published test pairs first, and no figure is one about time.
 - Pairs of ``tst.jsonl`` are another share than ``total_tst.csv``: four in five stand in ``total_trn.csv``.
