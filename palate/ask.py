@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,13 @@ from palate.questions import (
     pieces,
     together,
 )
+from palate.reasons import of_events, of_texts, of_words, scores_texts
 from palate.runs import FittedRun
-from palate.text_parts import drops, scores_texts
 
 USERS_AT_ONCE = 4096
 """Users answered between two pieces of the file that ``everyone`` writes."""
 MEASURED_USERS = 1000
 """Users with whom the recall of an index is measured."""
-WHY_EVENTS = 50
-"""At most so many newest events of a history are taken out, one after another, to explain an answer."""
 HINTED_TITLES = 2000
 """The nearest title is looked for among at most so many: in a large catalogue that takes seconds."""
 SHOWN_EVENTS = 50
@@ -67,14 +65,6 @@ SHOWN_REASONS = 3
 """Events that an answer names beside each item, and parts of its text: those that moved its score most."""
 READ_ANSWERS = 5
 """Answers whose texts are taken apart, from the best on."""
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Without ``item`` in the history the answer's score would be lower by ``drop`` (higher, when negative)."""
-
-    item: str
-    drop: float
 
 
 class Asker:
@@ -271,15 +261,8 @@ class Asker:
         methods: Methods | None = None
         if why:
             alone = requests[i : i + 1]
-            because = [
-                [
-                    Because(reason.item, title[self.row_of[reason.item]], reason.drop)
-                    for reason in of_one[:SHOWN_REASONS]
-                    if not np.isnan(reason.drop)
-                ]
-                for of_one in self.why(alone, ranking)
-            ]
-            words = self.words_drops(alone, ranking)
+            because = [of_one[:SHOWN_REASONS] for of_one in self.why(alone, ranking)]
+            words = of_words(self.system, alone, self._rows_answered(ranking))
             parts, method = self._text_parts(alone, ranking, texts)
             methods = Methods("leave-one-event-out", method)
         recommended = [
@@ -296,37 +279,22 @@ class Asker:
 
     # -- why ---------------------------------------------------------------------------------------------------------
 
-    def why(self, requests: Requests, answers: Ranking) -> list[list[Reason]]:
+    def why(self, requests: Requests, answers: Ranking) -> list[list[Because]]:
         """For one request: how the score of each answer changes when one history item is taken out (leave-one-out).
 
-        Returns one list an answer, greatest drop first.
+        Returns one list an answer, greatest drop first; what cannot be scored is left out.
         """
-        rows = np.array([self.row_of[item] for item in answers.items], dtype=np.int64)
-        history = requests.histories.row(0)
-        position = np.arange(len(history))[-WHY_EVENTS:]
-        if len(history) < 2 or not len(rows):
-            return [[] for _ in rows]  # without its only item a history is a newcomer's, scored on another scale
-        first = int(requests.histories.starts[0])
-        without = first + np.array([np.delete(np.arange(len(history)), out) for out in position])
-
-        def repeated(column: npt.NDArray[np.integer] | None) -> npt.NDArray[np.integer] | None:
-            return None if column is None else np.repeat(column, len(position))
-
-        asked = Requests(
-            histories=Ragged.of(requests.histories.values[without]),
-            history_times=None if requests.history_times is None else requests.history_times[without].reshape(-1),
-            user_rows=repeated(requests.user_rows),
-            times=repeated(requests.times),
-            words=None if requests.words is None else requests.words * len(position),
-        )
-        full = self.system.score(replace(requests, leave_out=None, candidates=None), Ragged.of([rows]))
-        less = self.system.score(asked, Ragged.of([rows] * len(position))).reshape(len(position), len(rows))
+        position, drops = of_events(self.system, requests, self._rows_answered(answers))
+        met = requests.histories.row(0)[position].tolist()
         reasons = []
-        for answer in range(len(rows)):
-            drops = full[answer] - less[:, answer]
-            order = np.argsort(-np.nan_to_num(drops, nan=-np.inf), kind="stable")
-            reasons.append([Reason(self.item_ids[history[position[i]]], float(drops[i])) for i in order])
+        for of_one in drops.tolist():
+            by_event = zip(met, of_one, strict=True)
+            moved = [Because(self.item_ids[row], self.titles[row], drop) for row, drop in by_event if not isnan(drop)]
+            reasons.append(sorted(moved, key=lambda one: -one.drop))
         return reasons
+
+    def _rows_answered(self, answers: Ranking) -> IntArray:
+        return np.array([self.row_of[item] for item in answers.items], dtype=np.int64)
 
     def _text_parts(self, requests: Requests, answers: Ranking, read: bool) -> tuple[list[list[TextPart]], str]:
         """For one request: how the scores of the best answers change when a part of the item's text is taken out, one
@@ -334,22 +302,13 @@ class Asker:
         if not scores_texts(self.system):
             return [], f"none: scores of {self.run.plan.system} do not follow from texts of items"
         method = "leave-one-part-out"
-        rows = np.array([self.row_of[item] for item in answers.items[:READ_ANSWERS]], dtype=np.int64)
+        rows = self._rows_answered(answers)[:READ_ANSWERS]
         if not read or not len(rows):
             return [], method
         try:
-            return drops(self.system, requests, self.living, rows), method
+            return of_texts(self.system, requests, self.living, rows), method
         except PalateError as problem:  # the encoder is far away: what the history says stands without it
             return [], f"none: {problem}"
-
-    def words_drops(self, requests: Requests, answers: Ranking) -> list[float] | None:
-        """For one request with words and a history: how much lower each answer would score without the words."""
-        if requests.words is None or not len(requests.histories.row(0)):
-            return None  # without words and history nothing is known of whoever asks
-        rows = Ragged.of([[self.row_of[item] for item in answers.items]])
-        full = replace(requests, leave_out=None, candidates=None)
-        drops = self.system.score(full, rows) - self.system.score(replace(full, words=None), rows)
-        return [float(drop) for drop in drops]
 
     # -- a catalogue that grows --------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ for command, where in {
     "compare": "palate.cli.compare:compare",
     "recommend": "palate.cli.recommend:recommend",
     "names": "palate.cli.names:names",
+    "doubts": "palate.cli.doubts:doubts",
     "serve": "palate.cli.serve:serve",
     "curve": "palate.cli.curve:curve",
     "annotate": "palate.cli.annotate:annotate",

@@ -123,6 +123,8 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for key, value in new.items():
         before = merged.get(key)
+        if isinstance(before, (int, float)) and isinstance(value, Mapping):
+            raise ConfigError(f"'{key}' is {before!r} there and cannot also have '{next(iter(value))}' below it")
         if isinstance(value, str) and isinstance(before, dict) and "name" in before:  # tokenizer=rq-vae
             value = {"name": value}
         if isinstance(value, Mapping) and isinstance(before, dict) and not _another(before, value):

@@ -484,3 +484,11 @@ class Augmenter(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write everything that ``load`` needs into ``folder``."""
+
+
+@runtime_checkable
+class RemembersLosses(Protocol):
+    """Remembers of every event that it learned from how badly it fits the rest."""
+
+    def edge_losses(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """Users ``[E]``, items ``[E]`` and losses ``[E]``; NaN where none is known."""

@@ -25,6 +25,7 @@ Loader = Callable[[Path, Reading], Tables]
 WORLDS: Mapping[str, str] = {
     "world": "small",
     "world-small": "small",
+    "world-large": "large",
     "world-test": "test",
     "world-two-domains": "two-domains",
 }

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.errors import UnknownIdError
+from palate.data.sources import WORLDS
 from palate.runs import FittedRun
 
-WORLDS = {"world": "small", "world-small": "small", "world-test": "test", "world-two-domains": "two-domains"}
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 LARGEST = 4 << 20
 KEPT = 512

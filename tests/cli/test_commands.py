@@ -369,3 +369,23 @@ def test_names_shows_how_a_run_names_its_items(place: Path, tmp_path: Path) -> N
     nameless = palate("names", place / "ease", cwd=tmp_path)
     assert nameless.returncode == 2
     assert "gives items no names" in nameless.stderr
+
+
+def test_doubts_shows_which_events_are_mistrusted_and_on_the_world_whether_they_are_noise(
+    place: Path, tmp_path: Path
+) -> None:
+    few = ["--preset", "tiny", "--set", "training.epochs=8", "--quiet"]
+    assert palate("fit", "llmrec", "--data", "world-test", *few, "--out", "llm", cwd=tmp_path).returncode == 0
+    shown = palate("doubts", "llm", "--out", "all.parquet", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    every = pl.read_parquet(tmp_path / "all.parquet")
+    assert every.columns == ["user", "item", "title", "loss", "noise"]
+    assert every["loss"].is_sorted(descending=True)
+    assert f"{every['noise'].sum()} of {every.height:,} events" in shown.stdout
+    told = json.loads(palate("doubts", "llm", "-n", "3", "--json", cwd=tmp_path).stdout)
+    taken = every.head(told["noise"]["noise"])["noise"]
+    assert told["noise"]["largest"]["value"] == pytest.approx(taken.mean())
+    assert [one["title"] for one in told["worst"]] == every["title"].head(3).to_list()
+    none = palate("doubts", place / "ease", cwd=tmp_path)
+    assert none.returncode == 2
+    assert "remembers no losses" in none.stderr

@@ -16,9 +16,9 @@ from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.split import Split
+from palate.reasons import MOST_PARTS, of_texts
+from palate.reasons import split as parts_of
 from palate.systems import able, build
-from palate.text_parts import MOST_PARTS, drops
-from palate.text_parts import split as parts_of
 from tests.contract.questions import small, table
 
 SHORT = {"item_model.steps": 10}
@@ -57,7 +57,7 @@ def test_taking_a_named_part_out_of_the_text_shows_the_stated_drop(
     rows = np.array([11, 40])
     assert isinstance(reading, ScoresTexts)
     texts = [reading.item_texts(catalogue)[row] for row in rows]
-    found = drops(reading, request, catalogue, rows)
+    found = of_texts(reading, request, catalogue, rows)
     for of_one in found:
         assert [part.drop for part in of_one] == sorted((part.drop for part in of_one), reverse=True)
         assert max(abs(part.drop) for part in of_one) > 1e-4
@@ -96,6 +96,6 @@ def test_what_reads_no_texts_has_no_parts(split: Split) -> None:
     assert {"sasrec", "item-knn", "tiger"} <= without
     request = Requests.for_users(split.train, np.array([3]))
     with pytest.raises(MisuseError, match="do not follow from texts"):
-        drops(build("item-knn"), request, split.dataset, np.array([0]))
+        of_texts(build("item-knn"), request, split.dataset, np.array([0]))
     with pytest.raises(MisuseError, match="do not follow from texts"):  # its free head has a row for each item
-        drops(build("lite-llm4rec", preset="tiny"), request, split.dataset, np.array([0]))
+        of_texts(build("lite-llm4rec", preset="tiny"), request, split.dataset, np.array([0]))

@@ -16,8 +16,8 @@ from palate.core.protocols import ScoresTexts
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.questions import Filter, Question, together
+from palate.reasons import split as parts_of
 from palate.runs import FittedRun
-from palate.text_parts import split as parts_of
 from tests.serving.conftest import SYSTEMS, client
 from tests.serving.running import running
 

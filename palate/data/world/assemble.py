@@ -74,7 +74,7 @@ def world(
     shuffled: Signal | None = None,
     **settings: Any,
 ) -> World:
-    """Build a world: ``small``, ``test`` or ``two-domains``, the same to the byte for the same arguments.
+    """Build a world: ``small``, ``large``, ``test`` or ``two-domains``, the same to the byte for the same arguments.
 
     ``readers`` and ``items`` (books; real ones first, invented ones after them) change the size; ``shuffled`` names
     the one planted signal to destroy (a control); any other field of ``WorldConfig`` may be given by name.

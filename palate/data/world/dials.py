@@ -65,6 +65,7 @@ NAMED: dict[str, dict[str, Any]] = {
         "cold_share": 0.2,
         "cold_last": 0.25,
     },
+    "large": {"readers": 5000},
     "two-domains": {"films": 150, "readers": 1200},
 }
 
