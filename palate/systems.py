@@ -429,10 +429,8 @@ def _made(kind: Any, config: Config, where: str) -> Any:
         wanted = vars(protocols)[kind.__init__.__annotations__["annotator"]]
         lacks = [name for name in vars(wanted) if not name.startswith("_") and not hasattr(parts["annotator"], name)]
         if lacks:
-            what = " and ".join(name.replace("_", " ") for name in lacks)
-            raise ConfigError(
-                f"{where} needs an annotator that writes {what}; another one than {config.annotator.name}"
-            )  # type: ignore[attr-defined]
+            what, other = " and ".join(name.replace("_", " ") for name in lacks), dict(_parts(config))["annotator"].name
+            raise ConfigError(f"{where} needs an annotator that writes {what}; name another one than {other}")
     return kind(config, **parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,49 @@ def test_the_index_tells_the_preference_and_anothers_index_anothers(train: Datas
 
     assert right(index.numbers[users]) > 0.9
     assert right(np.roll(index.numbers, 1, axis=0)[users]) < 0.3, "the next user likes another colour"
+
+
+def test_anothers_index_ranks_worse_and_without_one_nobody_can_tell(
+    train: Dataset, fitted: ULMRec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of readers with one history, each asked about the own colour. So small a model does not learn to point at a
+    letter: letters are answered by what it tells of the index that stands in each prompt."""
+    lm, script, index = fitted.backbone, fitted.script, fitted.user_index
+
+    def by_preference(prompts: Ragged, counts: np.ndarray) -> np.ndarray:
+        texts, told = lm.spell(prompts), []
+        read = lm.read([text.rpartition("User index:")[2].partition("\n")[0] for text in texts], inside=True)
+        for colour in COLOURS:
+            ask, answer = script.preferred(read, lm.read([f" Likes {colour}."] * len(texts)))
+            with torch.no_grad():
+                states, first = read_packed(lm, ask.joined(answer), "cpu")
+                said = lm.logits(states).log_softmax(1)
+            begun = first + ask.lengths - 1
+            told.append([sum(float(said[at + k, token]) for k, token in enumerate(row.tolist()))
+                         for at, row in zip(begun, answer, strict=True)])  # fmt: skip
+        found = np.full((len(texts), len(script.letters)), -np.inf, dtype=np.float32)
+        for row, text in enumerate(texts):
+            shown = re.findall(r"\([A-Z]\) (\w+)", text.rpartition("Candidates:")[2])
+            assert len(shown) == counts[row]
+            found[row, : len(shown)] = [told[COLOURS.index(one)][row] if one in COLOURS else -1e3 for one in shown]
+        return found
+
+    users = np.arange(train.n_users)
+    targets = np.array([item_of(colour_of(int(user)), 0) for user in users])
+    cases = Cases(Requests.of([[1, 2]] * len(users), user_rows=users), targets, users)
+
+    def ndcg(numbers: np.ndarray) -> float:
+        monkeypatch.setattr(index, "_numbers", numbers)
+        table = judge_cases(fitted, cases, FullRanking(metrics=("ndcg@10",)), train=train)
+        return float(table["ndcg@10"].mean())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fitted, "_answered", by_preference)
+    own = index.numbers
+    same_for_all = float(np.mean(1 / np.log2(np.arange(2, 2 + len(COLOURS)))))
+    """The most that anybody can reach who sees the same of all: one order, each colour as often at each place."""
+    assert ndcg(own) > 0.9 > same_for_all
+    assert ndcg(np.roll(own, 1, axis=0)) < same_for_all, "the next user likes another colour"
+    assert ndcg(np.full_like(own, -1)) <= same_for_all + 1e-6
 
 
 def alone(lm: TextModel[Any], tokens: np.ndarray) -> torch.Tensor:
