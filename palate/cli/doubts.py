@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     import polars as pl
 
+    from palate.data.world import World
     from palate.evaluation.doubts import Doubts
     from palate.runs import FittedRun
 
@@ -25,7 +27,7 @@ def doubts(
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Show the training events that RUN's system mistrusts most: clicks by mistake, or what fits nobody else. On the
-    world, where noise was planted, also how much of it is among them.
+    world, where noise was planted, also how much of it is among them, beside what oracles find.
 
     Parameters
     ----------
@@ -46,17 +48,17 @@ def doubts(
     if n < 1:
         raise MisuseError(f"--n {n}: show at least one event")
     fitted = FittedRun.open(run)
-    table = mistrusted(fitted)
-    found = judged(table)
+    table, truth = mistrusted(fitted)
+    found = {} if truth is None else judged(table, truth)
     if out is not None:
-        write(table.drop("user_row"), out)
-    worst = table.drop("user_row").head(n)
+        write(table.drop("user_row", "item_row"), out)
+    worst = table.drop("user_row", "item_row").head(n)
     if as_json:
-        noise = None if found is None else {**asdict(found), "chance": found.chance}
+        noise = {who: {**asdict(one), "chance": one.chance} for who, one in found.items()}
         print(json.dumps({"events": table.height, "noise": noise, "worst": worst.to_dicts()}, indent=2))
         return
     print(f"{fitted.name} remembers a loss of {table.height:,} training events\n")
-    if found is not None:
+    if found:
         print(told(found))
     print("Those that agree least with the rest:")
     for row in worst.iter_rows(named=True):
@@ -65,9 +67,9 @@ def doubts(
         print(f"all of them → {out}")
 
 
-def mistrusted(fitted: FittedRun) -> pl.DataFrame:
-    """user_row, user, item, title and loss of each training event whose loss is known, worst first; on the world also
-    ``noise``. Raises ``MisuseError`` for a system that remembers none."""
+def mistrusted(fitted: FittedRun) -> tuple[pl.DataFrame, World | None]:
+    """user_row, item_row, user, item, title and loss of each training event whose loss is known, worst first; on the
+    world also ``noise``, and the world. Raises ``MisuseError`` for a system that remembers none."""
     import numpy as np
     import polars as pl
 
@@ -81,32 +83,49 @@ def mistrusted(fitted: FittedRun) -> pl.DataFrame:
     users, items, losses = system.edge_losses()
     named = fitted.items["title"] if "title" in fitted.items.columns else fitted.items["item"]
     columns: dict[str, Any] = {
-        "user_row": users, "user": fitted.users["user"].gather(users), "item": fitted.items["item"].gather(items),
-        "title": named.gather(items), "loss": losses,
+        "user_row": users, "item_row": items, "user": fitted.users["user"].gather(users),
+        "item": fitted.items["item"].gather(items), "title": named.gather(items), "loss": losses,
     }  # fmt: skip
     truth = planted(fitted.dataset)
     if truth is not None:
         events = truth.dataset
         keys = events.user_rows.astype(np.int64) * events.n_items + events.item_rows
         columns["noise"] = np.isin(users.astype(np.int64) * events.n_items + items, keys[truth.truth.noise])
-    return pl.DataFrame(columns).filter(pl.col("loss").is_not_nan()).sort("loss", descending=True, maintain_order=True)
+    known = pl.DataFrame(columns).filter(pl.col("loss").is_not_nan())
+    return known.sort("loss", descending=True, maintain_order=True), truth
 
 
-def judged(table: pl.DataFrame) -> Doubts | None:
-    """Against the planted noise; None where none is known."""
+def judged(table: pl.DataFrame, truth: World) -> dict[str, Doubts]:
+    """Against the planted noise: the run, and oracles as its ceilings, one of which knows all but what follows what."""
+    import numpy as np
+
+    from palate.data.world.oracle import ALL, noise_chances
     from palate.evaluation.doubts import doubts as measured
 
-    if "noise" not in table.columns or not table["noise"].any():
-        return None
-    return measured(table["user_row"].to_numpy(), table["loss"].to_numpy(), table["noise"].to_numpy())
+    users, items, noise = (table[name].to_numpy() for name in ("user_row", "item_row", "noise"))
+    if noise.all() or not noise.any():
+        return {}
+    found = {"this run": measured(users, table["loss"].to_numpy(), noise)}
+    events = truth.dataset
+    tastes = tuple(name for name in ALL if name != "order")
+    for who, knows in (("oracle that knows all tastes", tastes), ("oracle that also knows the order", ALL)):
+        at, chances = noise_chances(truth, knows)
+        of_pair = np.full((events.n_users, events.n_items), np.nan)
+        of_pair[events.user_rows[at], events.item_rows[at]] = chances
+        found[who] = measured(users, of_pair[users, items], noise)
+    return found
 
 
-def told(found: Doubts) -> str:
-    lines = [f"planted noise (simulated): {found.noise:,} of {found.events:,} events, chance {found.chance:.3f}"]
-    for which, share in (("largest", found.largest), ("smallest", found.smallest)):
-        lines.append(
-            f"noise among the {found.noise:,} of {which} loss: {share.value:.3f} [{share.low:.3f}, {share.high:.3f}]"
-        )
+def told(found: Mapping[str, Doubts]) -> str:
+    one = next(iter(found.values()))
+    lines = [
+        f"planted noise (simulated): {one.noise:,} of {one.events:,} events; its share among as many events of largest "
+        f"loss, where chance gives {one.chance:.3f}:"
+    ]
+    for who, by in found.items():
+        lines.append(f"  {who:<34} {by.largest.value:.3f} [{by.largest.low:.3f}, {by.largest.high:.3f}]")
+    least = one.smallest
+    lines.append(f"  {'this run, smallest loss':<34} {least.value:.3f} [{least.low:.3f}, {least.high:.3f}]")
     return "\n".join(lines) + "\n"
 
 

@@ -383,8 +383,12 @@ def test_doubts_shows_which_events_are_mistrusted_and_on_the_world_whether_they_
     assert every["loss"].is_sorted(descending=True)
     assert f"{every['noise'].sum()} of {every.height:,} events" in shown.stdout
     told = json.loads(palate("doubts", "llm", "-n", "3", "--json", cwd=tmp_path).stdout)
-    taken = every.head(told["noise"]["noise"])["noise"]
-    assert told["noise"]["largest"]["value"] == pytest.approx(taken.mean())
+    noise = told["noise"]
+    taken = every.head(noise["this run"]["noise"])["noise"]
+    assert noise["this run"]["largest"]["value"] == pytest.approx(taken.mean())
+    oracle = noise["oracle that also knows the order"]
+    assert (oracle["events"], oracle["noise"]) == (every.height, noise["this run"]["noise"]), "about the same events"
+    assert oracle["largest"]["value"] > noise["this run"]["largest"]["value"]
     assert [one["title"] for one in told["worst"]] == every["title"].head(3).to_list()
     none = palate("doubts", place / "ease", cwd=tmp_path)
     assert none.returncode == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,9 +12,10 @@ from palate.annotation.extractive import Extractive
 from palate.annotation.sentiment import Lexicon
 from palate.core.annotations import StepPreferences
 from palate.core.dataset import Dataset
+from palate.core.protocols import FloatArray
 from palate.core.ragged import Ragged
 from palate.data.preferences import Preferences, complaints, inverted, nearest_of, steering, unit, write
-from palate.data.worded import Examples, WordedBatches, of_events
+from palate.data.worded import Examples, WordedBatches, lessons, of_events
 from palate.data.world import world
 
 
@@ -146,3 +149,33 @@ def test_batches_are_of_the_seed_and_epoch_and_hold_their_shares() -> None:
     assert abs((words < 0).mean() - 0.3) < 0.02
     assert abs((lengths[words >= 0] == 0).mean() - 0.2 - 0.8 * 120 / n) < 0.02
     assert (lengths[words < 0] == 0).mean() < 0.12, "who is asked without words keeps the history"
+
+
+def by_letters(texts: Sequence[str]) -> FloatArray:
+    """Vectors that know a text by its letters."""
+    return unit(np.array([[text.lower().count(letter) + 0.01 for letter in "aeioustnrhld"] for text in texts]))
+
+
+def test_beside_the_events_stand_pairs_that_steer_and_complaints_with_their_opposites() -> None:
+    train = world("test").dataset
+    items = by_letters(train.titles)
+    taught = lessons(
+        train, Extractive(), Lexicon(), by_letters, items=items, wanted=items, steered=0.5, complained=0.25
+    )
+    (steer, steered), (complain, complained) = taught.others
+    assert (steered, complained) == (0.5, 0.25)
+    pool = np.unique(taught.preferences.eligible.flat())
+    for history, words, target in zip(steer.histories, steer.words, steer.targets, strict=True):
+        assert target not in history, "or there would be nothing to steer"
+        likeness = taught.vectors[pool] @ items[target]
+        assert taught.vectors[words] @ items[target] == pytest.approx(likeness.max(), abs=1e-6)
+    half = len(complain) // 2
+    assert half > 10
+    assert not complain.histories.lengths.any()
+    assert complain.against.tolist() == [True] * half + [False] * half
+    assert complain.targets[:half].tolist() == complain.targets[half:].tolist()
+    assert taught.preferences.opposite[complain.words[:half]].tolist() == complain.words[half:].tolist()
+    refused = {taught.preferences.texts[row].split()[0].lower() for row in complain.words[:half]}
+    assert refused <= {"avoid", "exclude", "no"}
+    plain = lessons(train, Extractive(), Lexicon(), by_letters, items=items, wanted=items)
+    assert not plain.others

@@ -10,9 +10,9 @@ import pytest
 
 from palate.data.world import SIGNALS, World, world
 from palate.data.world.__main__ import card
-from palate.data.world.oracle import ALL, last_events, oracle_scores, recall_at_10
+from palate.data.world.oracle import ALL, last_events, noise_chances, oracle_scores, recall_at_10
 from palate.data.world.signals import CONTRASTS, cold_targets, named_themes, presence
-from palate.data.world.simulate import COLD, NOISE, RELEASE_MS
+from palate.data.world.simulate import COLD, NOISE, RELEASE_MS, affinity
 
 # contrast: the least a planted world must show, and the most a shuffled one may
 MARGINS = {
@@ -188,3 +188,30 @@ def test_the_page_states_what_the_card_prints() -> None:
     assert head.splitlines()[1] in page
     for line in figures.splitlines():
         assert line in page, line
+
+
+def test_who_knows_the_truth_finds_noise_and_moved_marks_by_chance() -> None:
+    built = world("small")
+    at, chance = noise_chances(built)
+    users = built.dataset.user_rows
+    from_end = np.searchsorted(users, users, side="right") - np.arange(len(users))
+    assert at.tolist() == np.flatnonzero(from_end > 2).tolist()
+    worst = np.argsort(-chance, kind="stable")
+    n = int(built.truth.noise[at].sum())
+    assert built.truth.noise[at][worst[:n]].mean() > 0.7
+    moved = world("small", shuffled="noise").truth.noise[at]
+    assert moved[worst[:n]].mean() == pytest.approx(moved.mean(), abs=0.02)
+
+
+def test_a_chance_of_noise_is_bayes_rule_over_what_had_been_read() -> None:
+    built = world("test")
+    at, chance = noise_chances(built, ("popularity", "taste"))
+    data, traits = built.dataset, built.truth.items
+    for event, found in list(zip(at.tolist(), chance.tolist(), strict=True))[:60]:
+        user, item = int(data.user_rows[event]), int(data.item_rows[event])
+        first = int(np.searchsorted(data.user_rows, user))
+        left = [row for row in range(data.n_items) if not traits.cold[row] and row not in data.item_rows[first:event]]
+        parts = affinity(built.config, built.truth.readers, built.catalogue, traits, np.array([user]), np.array([left]))
+        weights = np.exp(parts["popularity"][0].astype(float) + parts["taste"][0])
+        planned = 0.9 * weights[left.index(item)] / weights.sum()
+        assert found == pytest.approx(0.1 / len(left) / (0.1 / len(left) + planned), rel=1e-4)

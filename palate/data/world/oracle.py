@@ -62,15 +62,54 @@ def recall_at_10(
     return np.clip((10 - above) / equal, 0, 1)
 
 
+def noise_chances(world: World, knows: Collection[str] = ALL) -> tuple[Rows, npt.NDArray[np.float64]]:
+    """Positions ``[E]`` in the log of all events but each reader's last two, and how likely each is noise as far as the
+    oracle can tell, from what had been read before it: the ceiling of whoever looks for noise."""
+    data = world.dataset
+    users, items = data.user_rows.astype(np.int64), data.item_rows.astype(np.int64)
+    starts = np.searchsorted(users, np.arange(data.n_users + 1))
+    found, chances = [], []
+    for first in range(0, data.n_users, _BLOCK):
+        here = slice(starts[first], starts[min(first + _BLOCK, data.n_users)])
+        user, item = users[here], items[here]
+        begun = starts[user] - here.start
+        met = np.zeros((len(user) + 1, data.n_items), dtype=np.int32)
+        met[np.arange(1, len(user) + 1), item] = 1
+        met = met.cumsum(0)
+        read = met[:-1] > met[begun]
+        previous = np.where(begun == np.arange(len(user)), -1, np.concatenate([[-1], item[:-1]]))
+        planned, warm, _, _ = _choices(world, user, previous, read, knows)
+        row = np.arange(len(user))
+        noise = world.config.noise / np.maximum(warm.sum(1), 1)
+        chance = noise / (noise + (1 - world.config.noise) * planned[row, item])
+        asked = starts[user + 1] - here.start - row > 2
+        found.append(here.start + row[asked])
+        chances.append(chance[asked])
+    return np.concatenate(found), np.concatenate(chances)
+
+
 def _chances(
     world: World, user: Rows, previous: Rows, read: npt.NDArray[np.bool_], knows: Collection[str]
 ) -> npt.NDArray[np.float64]:
-    config, traits, who = world.config, world.truth.items, world.truth.readers
+    """``[b, N]`` of the last event: planned, noise or a cold item."""
+    config = world.config
+    planned, warm, cold, utility_cold = _choices(world, user, previous, read, knows)
+    chance = (1 - config.noise) * planned + config.noise * warm / warm.sum(1, keepdims=True)
+    late = config.cold_last * cold.any(1, keepdims=True)
+    return (1 - late) * chance + late * _softmax(utility_cold, cold)
+
+
+def _choices(
+    world: World, user: Rows, previous: Rows, read: npt.NDArray[np.bool_], knows: Collection[str]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """All ``[b, N]``: the chance of each item as a planned event after ``previous`` (-1 = the first one), the warm and
+    the cold items that may come, and the utility of cold ones."""
+    traits, who = world.truth.items, world.truth.readers
     film, group = world.catalogue.is_film, who.group[user][:, None]
     item = np.broadcast_to(np.arange(len(traits.cold)), read.shape)
     if "stated" in knows:
         who = replace(who, taste=_stated(world))
-    parts = affinity(config, who, world.catalogue, traits, user, item)
+    parts = affinity(world.config, who, world.catalogue, traits, user, item)
     knows = {"taste" if name == "stated" else name for name in knows}
     known = {name: parts[name].astype(np.float64) for name in CHOICE if name in knows}
     utility = sum(known.values(), np.zeros(read.shape))
@@ -78,12 +117,11 @@ def _chances(
     open_ = ~read & ~(film & (group == BOOKS)) & ~(~film & (group == FILMS))
     warm, cold = open_ & ~traits.cold, open_ & traits.cold
     chance = _softmax(utility, warm)
-    noise = warm / warm.sum(1, keepdims=True)
     if "order" in knows:
-        chance = _follow(world, previous, read, _read_in_order(world, chance, read))
-    chance = (1 - config.noise) * chance + config.noise * noise
-    late = config.cold_last * cold.any(1, keepdims=True)
-    return (1 - late) * chance + late * _softmax(utility_cold, cold)
+        chance = _read_in_order(world, chance, read)
+        later = previous >= 0
+        chance[later] = _follow(world, previous[later], read[later], chance[later])
+    return chance, warm, cold, utility_cold
 
 
 def _stated(world: World) -> npt.NDArray[np.float32]:
