@@ -1,8 +1,9 @@
 """The annotator that asks a chat model, through the ledger: what it wrote once is never asked for again.
 
 The counterpart of ``extractive`` for everything that reads what a language model writes (the intentions of LC-Rec,
-Zheng et al. 2024, arXiv 2311.09049; the profiles of RLMRec, Ren et al. 2024, arXiv 2310.15950). A record that the model
-could not write in two attempts has empty lines, like one of which nothing is known, and is counted in ``unreadable``.
+Zheng et al. 2024, arXiv 2311.09049; the profiles of RLMRec, Ren et al. 2024, arXiv 2310.15950; the choices, attributes
+and traits of LLMRec, Wei et al. 2024, arXiv 2311.00423). A record that the model could not write in two attempts has
+empty lines, like one of which nothing is known, and is counted in ``unreadable``.
 """
 
 from __future__ import annotations
@@ -14,21 +15,32 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field
 
+from palate.annotation.choices import chosen
 from palate.annotation.ledger import Budget, Entry, Ledger
-from palate.annotation.steps import kept, names_read, window
-from palate.annotation.tasks import (
-    TASKS,
-    Row,
+from palate.annotation.rows import (
+    attribute_rows,
+    choice_rows,
     events_of,
     intention_rows,
     item_rows,
-    profile_told,
     step_rows,
+    trait_rows,
     user_rows,
 )
+from palate.annotation.steps import kept, names_read, window
+from palate.annotation.tasks import Row, Task, profile_told, task_of
 from palate.annotation.writing import write
 from palate.core import store
-from palate.core.annotations import Intention, ItemProfile, Preference, StepPreferences, UserProfile
+from palate.core.annotations import (
+    Choice,
+    Intention,
+    ItemAttributes,
+    ItemProfile,
+    Preference,
+    StepPreferences,
+    UserProfile,
+    UserTraits,
+)
 from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
 from palate.core.protocols import ChatModel
@@ -73,11 +85,11 @@ class ChatAnnotator:
             Path(self.config.ledger).expanduser(), Budget(self.config.budget_tokens, self.config.budget_money)
         )
 
-    def entries(self, task: str, rows: Sequence[Row]) -> list[Entry]:
+    def entries(self, task: Task, rows: Sequence[Row]) -> list[Entry]:
         """What the model wrote about each row, in their order."""
         with self.open() as ledger:
             found = write(
-                TASKS[task], rows, self.chat, ledger, parallel=self.config.parallel, offline=self.config.offline,
+                task, rows, self.chat, ledger, parallel=self.config.parallel, offline=self.config.offline,
                 progress=self.progress,
             )  # fmt: skip
         self.unreadable += sum(entry.record is None for entry in found)
@@ -128,9 +140,35 @@ class ChatAnnotator:
             UserProfile(user, *profile_told(one), self.label) for user, one in zip(users.tolist(), said, strict=True)
         ]
 
-    def _said(self, task: str, rows: Sequence[Row | None]) -> list[dict[str, Any]]:
+    def item_attributes(self, train: Dataset, items: IntArray, names: Sequence[str]) -> list[ItemAttributes]:
+        """One record an item."""
+        rows = attribute_rows(train, items, names)
+        return [
+            ItemAttributes(row.of, tuple(one.get(name, "") for name in names), self.label)
+            for row, one in zip(rows, self._said("item-attributes", rows, names), strict=True)
+        ]
+
+    def user_traits(self, train: Dataset, users: IntArray, names: Sequence[str]) -> list[UserTraits]:
+        """One record a user; of one without an event nothing is known, and nobody is asked."""
+        rows = trait_rows(train, users, names)
+        said = self._said("user-traits", [row if row.events else None for row in rows], names)
+        return [
+            UserTraits(row.of, tuple(one.get(name, "") for name in names), self.label)
+            for row, one in zip(rows, said, strict=True)
+        ]
+
+    def choices(self, train: Dataset, users: IntArray, offered: IntArray) -> list[Choice]:
+        """One record a user, among the items ``offered`` ``[n, C]``; nobody is asked who has no choice."""
+        rows = choice_rows(train, users, offered)
+        said = self._said("choice", [row if len(row.fields["candidates"]) > 1 else None for row in rows])
+        among = [[item for item in some if item >= 0] for some in offered.tolist()]
+        return [
+            Choice(row.of, *chosen(one, some), self.label) for row, one, some in zip(rows, said, among, strict=True)
+        ]
+
+    def _said(self, kind: str, rows: Sequence[Row | None], names: Sequence[str] = ()) -> list[dict[str, Any]]:
         """The fields of each record; none for a row that is not asked about, or could not be read."""
-        found = iter(self.entries(task, [row for row in rows if row is not None]))
+        found = iter(self.entries(task_of(kind, names), [row for row in rows if row is not None]))
         return [{} if row is None else dict(next(found).record or {}) for row in rows]
 
     def save(self, folder: Path) -> None:

@@ -6,8 +6,8 @@ be liked most and one that would be liked least. Shapes: n users, C candidates o
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,18 +17,14 @@ from palate.core.annotations import Choice, ItemProfile
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray
 
-_ANSWER = re.compile(r"\s*(\d{1,9})\s*::\s*(\d{1,9})\s*", re.ASCII)
 NOBODY = (-1, -1)
 
 
-def read_choice(answer: str, offered: Sequence[int]) -> tuple[int, int]:
-    """``best :: worst``, two indices into ``offered`` → their item rows. Anything beside them, an index that was not
+def chosen(said: Mapping[str, Any], offered: Sequence[int]) -> tuple[int, int]:
+    """``best`` and ``worst``, two places among ``offered`` → their item rows. Nothing said, a place that was not
     offered, the same one twice: (-1, -1)."""
-    found = _ANSWER.fullmatch(answer)
-    if found is None:
-        return NOBODY
-    best, worst = int(found[1]), int(found[2])
-    if best == worst or max(best, worst) >= len(offered):
+    best, worst = said.get("best", -1), said.get("worst", -1)
+    if best == worst or not (0 <= best < len(offered) and 0 <= worst < len(offered)):
         return NOBODY
     return int(offered[best]), int(offered[worst])
 

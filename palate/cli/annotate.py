@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from palate.annotation.extractive import Extractive
     from palate.annotation.imported import Imported
     from palate.annotation.ledger import Entry
-    from palate.annotation.tasks import Row
+    from palate.annotation.tasks import Row, Task
     from palate.core.dataset import Dataset
     from palate.core.split import Split
     from palate.core.written import WrittenTable
 
-Kind = Literal["intention", "preference", "step-preferences", "item-profile", "user-profile"]
+Kind = Literal[
+    "intention", "preference", "step-preferences", "item-profile", "user-profile", "item-attributes", "user-traits"
+]
 
 
 def annotate(
@@ -29,6 +31,7 @@ def annotate(
     /,
     *,
     data: str,
+    names: Annotated[tuple[str, ...], Parameter(name="--name", negative="")] = (),
     out: Path | None = None,
     annotator: str = "extractive",
     settings: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
@@ -48,10 +51,13 @@ def annotate(
     Parameters
     ----------
     kind
-        What is written: one record for each reviewed event, each user, each event (what the user would search for
-        next), each item, or each user.
+        What is written: one record for each reviewed event (intention), each event (step-preferences: what the user
+        would search for next), each item (item-profile, item-attributes) or each user (the others).
     data
         A data set's name or a path.
+    names
+        An attribute of item-attributes or a trait of user-traits, such as author or "liked author"; more by repeating.
+        Those that llmrec asks for by default.
     out
         The folder of the table; annotations/KIND-DATA when not given.
     annotator
@@ -80,14 +86,24 @@ def annotate(
     """
     from palate.annotation.chat import ChatAnnotator
     from palate.annotation.imported import Imported
-    from palate.annotation.tasks import check_rows, rows_of
+    from palate.annotation.rows import check_rows, rows_of
+    from palate.annotation.tasks import task_of
     from palate.cli.progress import watcher
     from palate.core.config import parse_settings
     from palate.core.errors import MisuseError
+    from palate.core.written import PROVENANCE
     from palate.data.split import split as split_by
 
     if rows is not None and rows < 1:
         raise MisuseError("--rows takes a number from 1 on")
+    if names and kind not in ("item-attributes", "user-traits"):
+        raise MisuseError(f"--name says what is asked in item-attributes and user-traits; {kind} has fields of its own")
+    task = task_of(kind, names)
+    taken = sorted(PROVENANCE & {*names})
+    if taken:
+        raise MisuseError(
+            f"--name {taken[0]}: the table has a column of that name beside the records; say it otherwise"
+        )
     made = split_by(read(data, reading), split, **parse_settings(split_settings))
     out = out or Path("annotations") / f"{kind}-{Path(data).name or data}"
     limits = {"budget_tokens": budget_tokens, "budget_money": budget_money}
@@ -95,16 +111,16 @@ def annotate(
     if isinstance(writer, Imported):
         _take(kind, writer, made, rows, None if dry_run else out)
         return
-    asked = rows_of(kind, made.train, rows)
+    asked = rows_of(kind, made.train, rows, names)
     proof = check_rows(asked, made.train, made)
     if isinstance(writer, ChatAnnotator):
         if dry_run:
-            _show(kind, asked, writer)
+            _show(task, asked, writer)
             return
         writer.progress = watcher(quiet=quiet)
-        table, said = _by_chat(kind, asked, writer, made, proof, retry_failed)
+        table, said = _by_chat(task, asked, writer, made, proof, retry_failed)
     else:
-        table = _without_model(kind, asked, writer, made.train, {"split": made.hash, "proof": proof})
+        table = _without_model(task, asked, writer, made.train, {"split": made.hash, "proof": proof})
         said = "no model was asked"
         if dry_run:
             print(f"{len(asked):,} records; {said}, so nothing is spent")
@@ -132,6 +148,7 @@ def _writer(
 def _take(kind: str, writer: Imported, split: Split, most: int | None, out: Path | None) -> None:
     """The records of a file, as a table in ``out``; where that is None only what would be taken is said."""
     from palate.annotation.imported import KINDS, WARNING
+    from palate.annotation.tasks import task_of
     from palate.core.provenance import UNKNOWN
     from palate.core.written import WrittenTable
 
@@ -144,17 +161,15 @@ def _take(kind: str, writer: Imported, split: Split, most: int | None, out: Path
         print(f"{len(rows):,} records {of_all} would be taken; {WARNING}\n{taken.said()}")
         return
     facts = {"split": split.hash, "proof": WARNING, "taken": dict(taken.counts), "source": taken.source}
-    columns = _columns(kind, [taken.of[row] for row in rows], UNKNOWN)
+    columns = _columns(task_of(kind), [taken.of[row] for row in rows], UNKNOWN)
     WrittenTable(kind, rows, columns, UNKNOWN, facts).save(out)
     print(f"{len(rows):,} records {of_all} → {out}\n{WARNING}\n{taken.said()}")
 
 
-def _show(kind: str, rows: list[Row], writer: ChatAnnotator) -> None:
+def _show(task: Task, rows: list[Row], writer: ChatAnnotator) -> None:
     """What it would cost, and three prompts as they would be sent."""
-    from palate.annotation.tasks import TASKS
     from palate.annotation.writing import estimate
 
-    task = TASKS[kind]
     with writer.open() as ledger:
         found, spent = estimate(task, rows, writer.chat, ledger), ledger.spent
     print(
@@ -169,33 +184,31 @@ def _show(kind: str, rows: list[Row], writer: ChatAnnotator) -> None:
 
 
 def _by_chat(
-    kind: str, rows: list[Row], writer: ChatAnnotator, split: Split, proof: str, retry: bool
+    task: Task, rows: list[Row], writer: ChatAnnotator, split: Split, proof: str, retry: bool
 ) -> tuple[WrittenTable, str]:
     from palate.core.written import WrittenTable
 
     if retry:
         with writer.open() as ledger:
             ledger.forget_failures()
-    entries = writer.entries(kind, rows)
+    entries = writer.entries(task, rows)
     with writer.open() as ledger:
         spent, counts = ledger.spent, ledger.counts()
-    columns = _columns(kind, entries, writer.label)
+    columns = _columns(task, entries, writer.label)
     facts = {"split": split.hash, "proof": proof, "spent": asdict(spent), "calls": counts}
     said = (
         f"{spent.tokens:,} tokens and {spent.money:.4g} of money spent in all; calls: "
         f"{', '.join(f'{count:,} {state}' for state, count in sorted(counts.items())) or 'none'}; "
         f"{writer.unreadable:,} records could not be read"
     )
-    return WrittenTable(kind, [row.of for row in rows], columns, split.train.fingerprint, facts), said
+    return WrittenTable(task.name, [row.of for row in rows], columns, split.train.fingerprint, facts), said
 
 
-def _columns(kind: str, entries: Sequence[Entry], author: str) -> dict[str, list[str]]:
+def _columns(task: Task, entries: Sequence[Entry], author: str) -> dict[str, list[str]]:
     """The columns of a table of what the ledger holds."""
-    from palate.annotation.tasks import TASKS
-
-    names = list(TASKS[kind].record.model_fields)
+    names = list(task.record.model_fields)
     return {name: [_text((entry.record or {}).get(name, "")) for entry in entries] for name in names} | {
-        "author": [author] * len(entries), "model": [entry.model for entry in entries],
+        "written by": [author] * len(entries), "model": [entry.model for entry in entries],
         "prompt": [entry.prompt for entry in entries], "hash": [entry.key for entry in entries],
         "time": [entry.time for entry in entries],
         "cost": [f"{entry.usage.tokens} tokens, {entry.usage.money:.6g} of money" for entry in entries],
@@ -204,28 +217,30 @@ def _columns(kind: str, entries: Sequence[Entry], author: str) -> dict[str, list
 
 
 def _without_model(
-    kind: str, rows: list[Row], writer: Extractive, train: Dataset, facts: dict[str, str]
+    task: Task, rows: list[Row], writer: Extractive, train: Dataset, facts: dict[str, str]
 ) -> WrittenTable:
     import numpy as np
 
-    from palate.annotation.tasks import TASKS, events_of
+    from palate.annotation.rows import events_of
     from palate.core.written import WrittenTable
 
-    of = np.array([row.of for row in rows], dtype=np.int64)
-    records: list[Any]
-    if kind == "intention":
-        records = list(writer.intentions(train, of))
-    elif kind == "step-preferences":
-        records = list(writer.step_preferences(train, of))
-    elif kind == "item-profile":
-        records = list(writer.item_profiles(train, of))
-    elif kind == "preference":
-        records = list(writer.preferences(train, events_of(train, of)))
+    of, names = np.array([row.of for row in rows], dtype=np.int64), tuple(task.record.model_fields)
+    written: dict[str, Callable[[], Sequence[Any]]] = {
+        "intention": lambda: writer.intentions(train, of),
+        "preference": lambda: writer.preferences(train, events_of(train, of)),
+        "step-preferences": lambda: writer.step_preferences(train, of),
+        "item-profile": lambda: writer.item_profiles(train, of),
+        "user-profile": lambda: writer.user_profiles(train, of, writer.item_profiles(train, np.arange(train.n_items))),
+        "item-attributes": lambda: writer.item_attributes(train, of, names),
+        "user-traits": lambda: writer.user_traits(train, of, names),
+    }
+    records = written[task.name]()
+    if task.name in ("item-attributes", "user-traits"):
+        columns = {name: [record.values[place] for record in records] for place, name in enumerate(names)}
     else:
-        records = list(writer.user_profiles(train, of, writer.item_profiles(train, np.arange(train.n_items))))
-    names = [*TASKS[kind].record.model_fields, "author"]
-    columns = {name: [_text(getattr(record, name)) for record in records] for name in names}
-    return WrittenTable(kind, of.tolist(), columns, train.fingerprint, facts)
+        columns = {name: [_text(getattr(record, name)) for record in records] for name in names}
+    columns["written by"] = [record.author for record in records]
+    return WrittenTable(task.name, of.tolist(), columns, train.fingerprint, facts)
 
 
 def _text(value: Any) -> str:

@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+PROVENANCE = {"row", "written by", "model", "prompt", "hash", "time", "cost", "problem", "step"}
+"""Columns that say how a record came about, or whom it is about."""
+
+
 @dataclass(frozen=True, eq=False)
 class WrittenTable:
     """Records of one kind, column by column; every column is text.
 
-    kind       ``intention``, ``preference``, ``step-preferences``, ``item-profile`` or ``user-profile``
+    kind       ``intention``, ``item-profile`` … (``palate.annotation.tasks.KINDS``)
     rows       row of an event, item or user → ``[n]``
-    columns    name → ``[n]`` texts: the record's fields, then ``author``, ``model``, ``prompt``, ``hash``, ``time``,
-               ``cost``, ``problem``, ``step`` (how it was read) where it comes from a ledger
+    columns    name → ``[n]`` texts: the record's fields, then ``written by``, and ``model``, ``prompt``, ``hash``,
+               ``time``, ``cost``, ``problem``, ``step`` (how it was read) where it comes from a ledger
     fitted_on  the fingerprint of the train part that prompts have read; ``provenance unknown`` where nobody can say
     facts      what it cost, which split, what was proved
     """

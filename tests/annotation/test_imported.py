@@ -194,7 +194,7 @@ def test_annotate_takes_a_file_and_says_what_nobody_knows(
     assert f"4 records of the 12 items of set → {tmp_path / 'out'}\n{WARNING}\n" in said
     table = store.load(tmp_path / "out")
     assert isinstance(table, WrittenTable)
-    assert (table.fitted_on, set(table.columns["author"]), set(table.columns["model"])) == (
+    assert (table.fitted_on, set(table.columns["written by"]), set(table.columns["model"])) == (
         UNKNOWN,
         {UNKNOWN},
         {UNKNOWN},

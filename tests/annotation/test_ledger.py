@@ -23,15 +23,15 @@ pytest.importorskip("openai")
 from chat_server import ChatServer
 from ledger_worker import model, rows
 
-from palate.annotation import tasks
 from palate.annotation.chat import ChatAnnotator, ChatAnnotatorConfig
 from palate.annotation.ledger import Budget, Ledger
-from palate.annotation.tasks import TASKS, Row, check_rows, rows_of
+from palate.annotation.rows import check_rows, choice_rows, events_of, reviewed, rows_of
+from palate.annotation.tasks import KINDS, TASKS, Row
 from palate.annotation.writing import estimate, key_of, write
 from palate.backbones.scripted import Scripted
 from palate.core.chat import ChatRequest, Usage
-from palate.core.errors import BudgetError, DataError, EndpointError, LeakError, StoreError
-from palate.core.protocols import Annotator, Profiler
+from palate.core.errors import BudgetError, ConfigError, DataError, EndpointError, LeakError, StoreError
+from palate.core.protocols import Annotator, Augmenter, Profiler
 from palate.core.split import Split
 from palate.data.split import leave_one_out
 from palate.data.world import world
@@ -252,8 +252,10 @@ def test_one_process_at_a_time_and_foreign_files(tmp_path: Path) -> None:
 
 
 def test_prompts_see_the_train_part_alone(split: Split) -> None:
-    for kind in TASKS:
-        asked = rows_of(kind, split.train)
+    everybody = np.flatnonzero(split.train.histories.lengths)
+    offered = np.tile(np.arange(5), (len(everybody), 1))
+    for kind in KINDS:
+        asked = choice_rows(split.train, everybody, offered) if kind == "choice" else rows_of(kind, split.train)
         assert "all of the train part" in check_rows(asked, split.train, split)
         texts = "".join(json.dumps(row.fields, ensure_ascii=False) for row in asked)
         secret = split.dataset.interactions["review"].gather(split.test.events).drop_nulls().to_list()
@@ -301,12 +303,12 @@ def test_the_chat_annotator_stands_in_for_the_extractive_one(split: Split, tmp_p
     annotator = ChatAnnotator(ChatAnnotatorConfig(ledger=str(tmp_path / "l.sqlite")), chat=chat)
     assert isinstance(annotator, Annotator)
     assert isinstance(annotator, Profiler)
-    events = np.array([tasks.reviewed(split.train)[0], 1, 2])
+    events = np.array([reviewed(split.train)[0], 1, 2])
     silent = split.train.interactions["review"].gather(events).fill_null("") == ""
     found = annotator.intentions(split.train, events)
     assert [one.event for one in found] == events.tolist()
     assert [one.wish for one in found] == ["" if quiet else "wish said" for quiet in silent]
-    histories = tasks.events_of(split.train, np.array([0, 3]))
+    histories = events_of(split.train, np.array([0, 3]))
     assert [one.user_row for one in annotator.preferences(split.train, histories)] == [0, 3]
     of_items = annotator.item_profiles(split.train, np.arange(split.train.n_items))
     assert of_items[7].summarization == "summarization said"
@@ -316,3 +318,33 @@ def test_the_chat_annotator_stands_in_for_the_extractive_one(split: Split, tmp_p
     asked = len(chat.asked)
     annotator.item_profiles(split.train, np.array([5]))
     assert len(chat.asked) == asked
+
+
+def test_the_chat_annotator_writes_what_llmrec_asks_for(split: Split, tmp_path: Path) -> None:
+    def ask(request: ChatRequest) -> str:
+        told = json.loads(request.messages[1].content.removeprefix("<data>").removesuffix("</data>"))
+        fields = list((request.schema or request.tools[0].parameters)["properties"])
+        if fields == ["best", "worst"]:
+            assert [one["index"] for one in told["candidates"]] == list(range(len(told["candidates"])))
+            return json.dumps({"best": 1, "worst": len(told["candidates"]) - 1})
+        assert fields == told["asked for"]
+        seen = told["known"]["title"] if "known" in told else told["met"][-1]["title"]
+        return json.dumps({name: f"{name} by {seen}" for name in fields})
+
+    chat = Scripted(answers=ask)
+    annotator = ChatAnnotator(ChatAnnotatorConfig(ledger=str(tmp_path / "l.sqlite")), chat=chat)
+    assert isinstance(annotator, Augmenter)
+    train, titles = split.train, split.train.titles
+    offered = np.array([[5, 9, 4], [7, 2, -1], [8, -1, -1]])
+    found = annotator.choices(train, np.array([3, 0, 1]), offered)
+    assert [(one.user_row, one.liked, one.disliked) for one in found] == [(3, 9, 4), (0, -1, -1), (1, -1, -1)]
+    assert len(chat.asked) == 2, "who has one candidate has no choice; best and worst of two were the same"
+    assert titles[9] in chat.asked[0].messages[1].content
+    items = annotator.item_attributes(train, np.array([6, 2]), ["mood", "the place"])
+    assert [one.values for one in items] == [tuple(f"{name} by {titles[row]}" for name in ("mood", "the place"))
+                                             for row in (6, 2)]  # fmt: skip
+    (user,) = annotator.user_traits(train, np.array([4]), ["liked author"])
+    assert user.values == (f"liked author by {titles[train.histories.row(4)[-1]]}",)
+    assert user.author == annotator.label
+    with pytest.raises(ConfigError, match="'_mood' cannot be asked for"):
+        annotator.item_attributes(train, np.array([6]), ["_mood"])

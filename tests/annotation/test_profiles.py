@@ -9,7 +9,7 @@ import polars as pl
 
 from palate.annotation.extractive import Extractive, ExtractiveConfig
 from palate.annotation.profiles import sampled_events
-from palate.core.annotations import ITEM_PROFILE_PROMPT, USER_PROFILE_PROMPT
+from palate.annotation.tasks import TASKS
 from palate.core.protocols import Profiler
 from palate.data.split import leave_one_out
 from palate.data.world import world
@@ -82,9 +82,6 @@ def test_planted_tastes_are_named_and_later_events_are_not() -> None:
 
 
 def test_prompts_say_what_the_records_need() -> None:
-    for prompt, words in ((ITEM_PROFILE_PROMPT, "200 words"), (USER_PROFILE_PROMPT, "100 words")):
-        assert words in prompt.system
-        assert '"summarization"' in prompt.system
-        assert "never an instruction" in prompt.system
-    filled = ITEM_PROFILE_PROMPT.user.format(title='"T"', description='""', attributes="[]", reviews="[]")
-    assert filled == '{"title": "T", "description": "", "attributes": [], "reviews": []}'
+    for kind, words in (("item-profile", "200 words"), ("user-profile", "100 words")):
+        assert words in TASKS[kind].instruction
+        assert all(f"({name})" in TASKS[kind].instruction for name in TASKS[kind].record.model_fields)

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from palate.annotation.chat import ChatAnnotator, ChatAnnotatorConfig
 from palate.annotation.extractive import Extractive
+from palate.annotation.rows import step_rows
 from palate.annotation.sentiment import Lexicon
 from palate.annotation.steps import WINDOW, kept, window
-from palate.annotation.tasks import StepPreferencesWords, step_rows
+from palate.annotation.tasks import StepPreferencesWords
 from palate.backbones.scripted import Scripted, ScriptedConfig
 from palate.core.annotations import SENTENCES
 from palate.core.protocols import Discerner, Sentiment

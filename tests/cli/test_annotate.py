@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,6 +14,7 @@ pytest.importorskip("openai")
 from chat_server import ChatServer
 
 from palate.cli import main
+from palate.cli.annotate import Kind
 from palate.core import store
 from palate.core.provenance import check_fitted_on
 from palate.core.written import WrittenTable
@@ -45,16 +47,37 @@ def server() -> Iterator[ChatServer]:
 
 
 def test_without_a_model(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for kind in ("intention", "preference", "item-profile", "user-profile"):
+    for kind in get_args(Kind):
         assert run(["annotate", kind, "--data", data, "--out", str(tmp_path / kind), "--rows", "9"]) == 0
         table = store.load(tmp_path / kind)
         assert isinstance(table, WrittenTable)
         assert len(table) == 9
-        assert set(table.columns["author"]) == {"extractive"}
-        assert any(text for name, texts in table.columns.items() if name != "author" for text in texts)
+        assert set(table.columns["written by"]) == {"extractive"}
+        assert any(text for name, texts in table.columns.items() if name != "written by" for text in texts)
         assert table.table().height == 9
         assert check_fitted_on(tmp_path / kind, leave_one_out(load(data)).train) is None
     assert "no model was asked" in capsys.readouterr().out
+
+
+def test_attributes_and_traits_are_those_that_are_named(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["annotate", "user-traits", "--data", data, "--rows", "4", "--out", str(tmp_path / "traits")]
+    assert run([*named, "--name", "liked author", "--name", "disliked themes"]) == 0
+    table = store.load(tmp_path / "traits")
+    assert isinstance(table, WrittenTable)
+    assert list(table.columns) == ["liked author", "disliked themes", "written by"]
+    assert all(table.columns["liked author"])
+    assert run(["annotate", "item-attributes", "--data", data, "--out", str(tmp_path / "items")]) == 0
+    assert "Jane Austen" in store.load(tmp_path / "items").columns["author"]
+    for mistake, message in (
+        (["annotate", "item-profile", "--data", data, "--name", "x"], "item-profile has fields of its own"),
+        ([*named, "--name", "model"], "the table has a column of that name"),
+        ([*named, "--name", "mood"], "name another annotator"),
+        ([*named, "--name", "_liked x"], "cannot be asked for"),
+    ):
+        assert run(mistake) in (1, 2)
+        assert message in capsys.readouterr().err
 
 
 def test_rehearsed_then_written_then_free(
@@ -76,8 +99,8 @@ def test_rehearsed_then_written_then_free(
     assert "calls: 5 done; 0 records could not be read" in capsys.readouterr().out
     table = store.load(tmp_path / "out")
     assert set(table.columns["summarization"]) == {"For sailors."}
-    assert set(table.columns["author"]) == {"m"}
-    assert all("item-profile/1" in prompt for prompt in table.columns["prompt"])
+    assert set(table.columns["written by"]) == {"m"}
+    assert all("item-profile/2" in prompt for prompt in table.columns["prompt"])
     assert len(server.asked) == 5
     assert run(command) == 0
     assert len(server.asked) == 5

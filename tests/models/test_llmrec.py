@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from palate.annotation.choices import read_choice
+from palate.annotation.chat import ChatAnnotator, ChatAnnotatorConfig
+from palate.annotation.choices import chosen
 from palate.annotation.extractive import Extractive
+from palate.backbones.scripted import Scripted
 from palate.backbones.tf_idf import TfIdf
 from palate.core import store
+from palate.core.chat import ChatRequest
 from palate.core.config import Part, override
 from palate.core.dataset import Dataset
 from palate.core.run import Run
@@ -67,15 +71,15 @@ def recall(fitted: LLMRec, train: Dataset) -> float:
 
 
 @pytest.mark.parametrize(
-    ("answer", "rows"),
+    ("said", "rows"),
     [
-        ("1 :: 2", (40, 50)), (" 2::0\n", (50, 30)), ("1 :: 1", (-1, -1)), ("1 :: 3", (-1, -1)), ("-1 :: 2", (-1, -1)),
-        ("best is 1 :: 2", (-1, -1)), ("1 :: 2, since", (-1, -1)), ("", (-1, -1)), ("1", (-1, -1)),
-        ("ignore the above :: 2", (-1, -1)), ("١ :: 2", (-1, -1)), ("9" * 30 + " :: 1", (-1, -1)),
+        ({"best": 1, "worst": 2}, (40, 50)), ({"best": 2, "worst": 0}, (50, 30)), ({"best": 1, "worst": 1}, (-1, -1)),
+        ({"best": 1, "worst": 3}, (-1, -1)), ({"best": -1, "worst": 2}, (-1, -1)), ({}, (-1, -1)),
+        ({"best": 10**30, "worst": 1}, (-1, -1)),
     ],
 )  # fmt: skip
-def test_an_answer_is_two_indices_or_nothing(answer: str, rows: tuple[int, int]) -> None:
-    assert read_choice(answer, [30, 40, 50]) == rows
+def test_an_answer_is_two_indices_or_nothing(said: dict[str, int], rows: tuple[int, int]) -> None:
+    assert chosen(said, [30, 40, 50]) == rows
 
 
 def test_choices_outside_the_candidates_or_alike_are_left_out_and_counted() -> None:
@@ -87,6 +91,29 @@ def test_choices_outside_the_candidates_or_alike_are_left_out_and_counted() -> N
     assert system(same).fit(train, Run(max_steps=2)).facts["choices"] == {"asked": 240, "accepted": 0}
     good = system().fit(train, Run(max_steps=2)).facts["choices"]
     assert good["accepted"] > 150
+
+
+def test_a_chat_model_writes_all_that_it_reads(tmp_path: Path) -> None:
+    """Edges, attributes and traits of a fit come from the model's words, and a second fit asks nothing."""
+
+    def ask(request: ChatRequest) -> str:
+        fields = list((request.schema or request.tools[0].parameters)["properties"])
+        return json.dumps({"best": 0, "worst": 1} if "best" in fields else {name: f"some {name}" for name in fields})
+
+    train, chat = world("test").dataset, Scripted(answers=ask)
+    config = override(LLMRecConfig(), SMALL)
+
+    def learner() -> LLMRec:
+        writer = ChatAnnotator(ChatAnnotatorConfig(ledger=str(tmp_path / "l.sqlite")), chat=chat)
+        return LLMRec(config, annotator=writer, encoder=TfIdf(), base=component("base", config.base))
+
+    first = learner().fit(train, Run(max_steps=2))
+    assert first.facts["choices"] == {"asked": 120, "accepted": 120}
+    asked = len(chat.asked)
+    assert asked == 120 + 120 + 60, "a choice and traits of each user, attributes of each item"
+    assert np.array_equal(scores(learner().fit(train, Run(max_steps=2)), everybody(train)),
+                          scores(first, everybody(train)), equal_nan=True)  # fmt: skip
+    assert len(chat.asked) == asked
 
 
 def test_candidates_were_never_met_and_come_from_the_train_part() -> None:

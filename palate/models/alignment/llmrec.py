@@ -28,6 +28,7 @@ Where we depart, and why:
 - Masks are fresh copies for each batch and the decoder is taught; in the public code masks pile up, are off by default,
   and the decoder is never optimised. Only what is known is to be said again.
 - ``reg`` weighs squared ego embeddings, not their inverse; selection is on validation, not on test.
+- A chat model says its choice as a record of two indices, like all records, not as the text "best :: worst".
 - Image features are left out where there is no image encoder: texts are the one modality. The traits asked for by
   default are neither age nor gender. A choice outside the candidates, or of one item twice, is left out and counted.
 - Batches run over all events, where the public code draws one event of each of 1,024 users; 16 negatives, not one.
@@ -48,6 +49,7 @@ from torch.nn import functional as F
 
 from palate.backbones.item_text import ItemText
 from palate.backbones.vectors import text_vectors
+from palate.core.annotations import ATTRIBUTES, TRAITS
 from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.protocols import Augmenter, Encoder, FitsTexts, FloatArray, Recommender
@@ -80,9 +82,9 @@ class LLMRecConfig(GraphConfig):
     base: Part = Part(name="lightgcn", settings={"training": {"epochs": 20}})
     """What offers candidates; it is taught first, on the same events."""
     candidates: int = Field(10, ge=2)
-    attributes: tuple[str, ...] = ("category", "author", "themes")
+    attributes: tuple[str, ...] = ATTRIBUTES
     """What the annotator is asked about items."""
-    traits: tuple[str, ...] = ("liked category", "disliked category", "liked themes", "disliked themes", "liked author")
+    traits: tuple[str, ...] = TRAITS
     """What the annotator is asked about users."""
     text: ItemText = ItemText()
     """How an item reads."""
