@@ -12,7 +12,7 @@ from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
 from palate.core.protocols import Continues, Discerner, Judge, ReadsWords, Recommender, ScoresAll, TakesNotes
 from palate.core.provenance import mark_of
-from palate.core.run import Run
+from palate.core.run import Run, Watched
 from palate.core.split import Split
 from palate.core.store import write_json
 from palate.cost import Cost, warm_up, watched
@@ -158,6 +158,9 @@ def _fit_seed(
         return Cost(**json.loads((work / "cost.json").read_text(encoding="utf-8")))
     run = replace(run, seed=seed, folder=work)
     recommender = _unfitted(fitted.plan, seed, start)
+    for part in getattr(recommender, "parts", {}).values():
+        if isinstance(part, Watched):
+            part.progress = run.progress
     warm_up(recommender)
     with watched() as watch:
         if isinstance(recommender, Continues) and start is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 class Progress(Protocol):
@@ -18,6 +18,13 @@ class Progress(Protocol):
 
     def finish(self) -> None:
         """The work that ``start`` named is over."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A part that does long work of its own within a fit, and tells ``progress`` of it."""
+
+    progress: Progress
 
 
 class Silent:

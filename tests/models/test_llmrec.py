@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,8 +21,9 @@ from palate.core import store
 from palate.core.chat import ChatRequest
 from palate.core.config import Part, override
 from palate.core.dataset import Dataset
-from palate.core.run import Run
+from palate.core.run import Run, Silent
 from palate.data.world import world
+from palate.experiment import fit, make_plan
 from palate.models.alignment.llmrec import LLMRec, LLMRecConfig, Network, accepted, paper
 from palate.systems import component
 from palate.training.graphs import Ground
@@ -114,6 +115,23 @@ def test_a_chat_model_writes_all_that_it_reads(tmp_path: Path) -> None:
     assert np.array_equal(scores(learner().fit(train, Run(max_steps=2)), everybody(train)),
                           scores(first, everybody(train)), equal_nan=True)  # fmt: skip
     assert len(chat.asked) == asked
+
+
+def test_a_fit_shows_how_far_the_chat_model_is(tmp_path: Path) -> None:
+    class Watcher(Silent):
+        begun: ClassVar[list[tuple[str, int | None]]] = []
+
+        def start(self, what: str, total: int | None) -> None:
+            self.begun.append((what, total))
+
+    reply = json.dumps({"best": 0, "worst": 1})
+    asking = {
+        "annotator": "chat", "annotator.chat": "scripted", "annotator.chat.replies": [reply],
+        "annotator.chat.again": True, "annotator.ledger": str(tmp_path / "l.sqlite"),
+    }  # fmt: skip
+    plan = make_plan("llmrec", "world-test", preset="tiny", settings=asking)
+    fit(plan, tmp_path / "run", Run(max_steps=2, progress=Watcher()))
+    assert ("writing choice", 120) in Watcher.begun
 
 
 def test_candidates_were_never_met_and_come_from_the_train_part() -> None:
