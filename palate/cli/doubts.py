@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +26,8 @@ def doubts(
     out: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Show the training events that RUN's system mistrusts most: clicks by mistake, or what fits nobody else. On the
-    world, where noise was planted, also how much of it is among them, beside what oracles find.
+    """Show the training events that the system of RUN's first seed mistrusts most: clicks by mistake, or what fits
+    nobody else. On the world, where noise was planted, also how much of it is among them, beside what oracles find.
 
     Parameters
     ----------
@@ -55,14 +55,18 @@ def doubts(
     worst = table.drop("user_row", "item_row").head(n)
     if as_json:
         noise = {who: {**asdict(one), "chance": one.chance} for who, one in found.items()}
-        print(json.dumps({"events": table.height, "noise": noise, "worst": worst.to_dicts()}, indent=2))
+        marks = ["simulated"] if fitted.facts["data"].get("simulated") else []
+        head = {"seed": fitted.plan.seeds[0], "marks": marks, "events": table.height, "noise": noise}
+        print(json.dumps({**head, "worst": worst.to_dicts()}, indent=2))
         return
-    print(f"{fitted.name} remembers a loss of {table.height:,} training events\n")
+    print(f"{fitted.name}, seed {fitted.plan.seeds[0]}, remembers a loss of {table.height:,} training events\n")
     if found:
         print(told(found))
     print("Those that agree least with the rest:")
     for row in worst.iter_rows(named=True):
-        print(f"  {row['loss']:.3f}  {row['user']}  {row['title']}{'  (noise)' if row.get('noise') else ''}")
+        print(
+            f"  {row['loss']:.3f}  {row['user']}  {row['item']}  {row['title']}{'  (noise)' * row.get('noise', False)}"
+        )
     if out is not None:
         print(f"all of them → {out}")
 
@@ -81,10 +85,10 @@ def mistrusted(fitted: FittedRun) -> tuple[pl.DataFrame, World | None]:
     if not isinstance(system, RemembersLosses):
         raise MisuseError(f"{fitted.name} is a {fitted.plan.system}, which remembers no losses of events; llmrec does")
     users, items, losses = system.edge_losses()
-    named = fitted.items["title"] if "title" in fitted.items.columns else fitted.items["item"]
+    titles = pl.Series("title", fitted.dataset.titles)
     columns: dict[str, Any] = {
         "user_row": users, "item_row": items, "user": fitted.users["user"].gather(users),
-        "item": fitted.items["item"].gather(items), "title": named.gather(items), "loss": losses,
+        "item": fitted.items["item"].gather(items), "title": titles.gather(items), "loss": losses,
     }  # fmt: skip
     truth = planted(fitted.dataset)
     if truth is not None:
@@ -96,7 +100,8 @@ def mistrusted(fitted: FittedRun) -> tuple[pl.DataFrame, World | None]:
 
 
 def judged(table: pl.DataFrame, truth: World) -> dict[str, Doubts]:
-    """Against the planted noise: the run, and oracles as its ceilings, one of which knows all but what follows what."""
+    """Against the planted noise: the run, and oracles as its guides, one of which knows all but what follows what. A
+    signal that was destroyed as a control is nothing that an oracle could go by."""
     import numpy as np
 
     from palate.data.world.oracle import ALL, noise_chances
@@ -106,13 +111,16 @@ def judged(table: pl.DataFrame, truth: World) -> dict[str, Doubts]:
     if noise.all() or not noise.any():
         return {}
     found = {"this run": measured(users, table["loss"].to_numpy(), noise)}
-    events = truth.dataset
-    tastes = tuple(name for name in ALL if name != "order")
-    for who, knows in (("oracle that knows all tastes", tastes), ("oracle that also knows the order", ALL)):
+    events, planted = truth.dataset, [name for name in ALL if name != truth.config.shuffled]
+    keys = events.user_rows.astype(np.int64) * events.n_items + events.item_rows
+    asked = users.astype(np.int64) * events.n_items + items
+    without = [name for name in planted if name != "order"]
+    for who, knows in (("oracle that does not know the order", without), ("oracle that knows the order too", planted)):
         at, chances = noise_chances(truth, knows)
-        of_pair = np.full((events.n_users, events.n_items), np.nan)
-        of_pair[events.user_rows[at], events.item_rows[at]] = chances
-        found[who] = measured(users, of_pair[users, items], noise)
+        order = np.argsort(keys[at])
+        place = np.minimum(np.searchsorted(keys[at], asked, sorter=order), len(at) - 1)
+        there = keys[at][order[place]] == asked
+        found[who] = measured(users, np.where(there, chances[order[place]], np.nan), noise)
     return found
 
 
@@ -123,18 +131,19 @@ def told(found: Mapping[str, Doubts]) -> str:
         f"loss, where chance gives {one.chance:.3f}:"
     ]
     for who, by in found.items():
-        lines.append(f"  {who:<34} {by.largest.value:.3f} [{by.largest.low:.3f}, {by.largest.high:.3f}]")
+        lines.append(f"  {who:<36} {by.largest.value:.3f} [{by.largest.low:.3f}, {by.largest.high:.3f}]")
     least = one.smallest
-    lines.append(f"  {'this run, smallest loss':<34} {least.value:.3f} [{least.low:.3f}, {least.high:.3f}]")
+    lines.append(f"  {'this run, smallest loss':<36} {least.value:.3f} [{least.low:.3f}, {least.high:.3f}]")
     return "\n".join(lines) + "\n"
 
 
 def write(table: pl.DataFrame, out: Path) -> None:
-    """Aside first, then renamed."""
+    from palate.core.errors import MisuseError
+    from palate.core.store import write_bytes
+
+    if out.is_dir():
+        raise MisuseError(f"--out {out} is a folder; name a file")
+    written = BytesIO()
+    table.write_parquet(written)
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.part")
-    try:
-        table.write_parquet(aside)
-        os.replace(aside, out)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_bytes(out, written.getvalue())

@@ -386,7 +386,7 @@ def test_doubts_shows_which_events_are_mistrusted_and_on_the_world_whether_they_
     noise = told["noise"]
     taken = every.head(noise["this run"]["noise"])["noise"]
     assert noise["this run"]["largest"]["value"] == pytest.approx(taken.mean())
-    oracle = noise["oracle that also knows the order"]
+    oracle = noise["oracle that knows the order too"]
     assert (oracle["events"], oracle["noise"]) == (every.height, noise["this run"]["noise"]), "about the same events"
     assert oracle["largest"]["value"] > noise["this run"]["largest"]["value"]
     assert [one["title"] for one in told["worst"]] == every["title"].head(3).to_list()

@@ -203,6 +203,27 @@ def test_who_knows_the_truth_finds_noise_and_moved_marks_by_chance() -> None:
     assert moved[worst[:n]].mean() == pytest.approx(moved.mean(), abs=0.02)
 
 
+@pytest.mark.parametrize("signal", ["taste", "circle", "popularity"])
+def test_an_oracle_gains_nothing_from_a_signal_that_was_destroyed(signal: str) -> None:
+    built = world("test", readers=300, shuffled=signal)  # type: ignore[arg-type]
+
+    def found(knows: tuple[str, ...]) -> float:
+        at, chance = noise_chances(built, knows)
+        noise = built.truth.noise[at]
+        return float(noise[np.argsort(-chance, kind="stable")[: int(noise.sum())]].mean())
+
+    assert found(tuple(name for name in ALL if name != signal)) > found(ALL)
+
+
+def test_a_domain_that_is_closed_yet_lends_no_chance() -> None:
+    built = world("two-domains", readers=200)
+    at, chance = noise_chances(built)
+    who = built.truth.readers
+    both = who.begins[built.dataset.user_rows[at]] != who.group[built.dataset.user_rows[at]]
+    assert both.any()
+    assert built.truth.noise[at][both].mean() == pytest.approx(chance[both].mean(), abs=0.03)
+
+
 def test_a_chance_of_noise_is_bayes_rule_over_what_had_been_read() -> None:
     built = world("test")
     at, chance = noise_chances(built, ("popularity", "taste"))

@@ -35,6 +35,14 @@ def test_one_user_has_no_interval_but_the_point() -> None:
     assert (found.largest.value, found.largest.low, found.largest.high) == (1.0, 1.0, 1.0)
 
 
+def test_losses_that_are_all_alike_share_their_places() -> None:
+    users, noise = np.repeat(np.arange(50), 4), np.arange(200) < 20
+    found = doubts(users, np.zeros(200, dtype=np.float32), noise)
+    assert found.largest.value == found.smallest.value == pytest.approx(found.chance)
+    half = doubts(users, (np.arange(200) < 10).astype(np.float32), noise)
+    assert half.largest.value == pytest.approx((10 + 10 * 10 / 190) / 20), "ten for sure, ten drawn among the rest"
+
+
 @pytest.mark.parametrize("noise", [[False, False], [True, True]])
 def test_without_noise_or_without_others_there_is_nothing_to_find(noise: list[bool]) -> None:
     with pytest.raises(DataError, match="both noise and others"):

@@ -20,7 +20,7 @@ from palate.data.world.readers import BOOKS, FILMS
 from palate.data.world.simulate import CHOICE, CHOICE_COLD, affinity
 
 ALL = (*CHOICE, "order")
-_BLOCK = 256  # readers scored at once
+_BLOCK, _CELLS = 256, 1 << 22  # readers scored at once, and cells of a table of events and items
 
 
 def last_events(world: World) -> tuple[Rows, npt.NDArray[np.bool_]]:
@@ -64,13 +64,16 @@ def recall_at_10(
 
 def noise_chances(world: World, knows: Collection[str] = ALL) -> tuple[Rows, npt.NDArray[np.float64]]:
     """Positions ``[E]`` in the log of all events but each reader's last two, and how likely each is noise as far as the
-    oracle can tell, from what had been read before it: the ceiling of whoever looks for noise."""
+    oracle can tell from what had been read before it: a guide for whoever looks for noise. Later events are not read,
+    and a planned event counts as a fresh choice, though readers follow a list of wishes; so chances lie a little high.
+    """
     data = world.dataset
     users, items = data.user_rows.astype(np.int64), data.item_rows.astype(np.int64)
     starts = np.searchsorted(users, np.arange(data.n_users + 1))
     found, chances = [], []
-    for first in range(0, data.n_users, _BLOCK):
-        here = slice(starts[first], starts[min(first + _BLOCK, data.n_users)])
+    step = max(1, min(_BLOCK, _CELLS // (world.config.events_high * data.n_items)))
+    for first in range(0, data.n_users, step):
+        here = slice(starts[first], starts[min(first + step, data.n_users)])
         user, item = users[here], items[here]
         begun = starts[user] - here.start
         met = np.zeros((len(user) + 1, data.n_items), dtype=np.int32)
@@ -78,8 +81,11 @@ def noise_chances(world: World, knows: Collection[str] = ALL) -> tuple[Rows, npt
         met = met.cumsum(0)
         read = met[:-1] > met[begun]
         previous = np.where(begun == np.arange(len(user)), -1, np.concatenate([[-1], item[:-1]]))
-        planned, warm, _, _ = _choices(world, user, previous, read, knows)
-        row = np.arange(len(user))
+        row, who = np.arange(len(user)), world.truth.readers
+        early = (row - begun < who.length[user] // 2) & bool(world.config.films)
+        planned, warm, _, _ = _choices(
+            world, user, np.where(early, who.begins[user], who.group[user]), previous, read, knows
+        )
         noise = world.config.noise / np.maximum(warm.sum(1), 1)
         chance = noise / (noise + (1 - world.config.noise) * planned[row, item])
         asked = starts[user + 1] - here.start - row > 2
@@ -93,19 +99,25 @@ def _chances(
 ) -> npt.NDArray[np.float64]:
     """``[b, N]`` of the last event: planned, noise or a cold item."""
     config = world.config
-    planned, warm, cold, utility_cold = _choices(world, user, previous, read, knows)
+    group = world.truth.readers.group[user]
+    planned, warm, cold, utility_cold = _choices(world, user, group, previous, read, knows)
     chance = (1 - config.noise) * planned + config.noise * warm / warm.sum(1, keepdims=True)
     late = config.cold_last * cold.any(1, keepdims=True)
     return (1 - late) * chance + late * _softmax(utility_cold, cold)
 
 
 def _choices(
-    world: World, user: Rows, previous: Rows, read: npt.NDArray[np.bool_], knows: Collection[str]
+    world: World,
+    user: Rows,
+    group: npt.NDArray[np.integer],
+    previous: Rows,
+    read: npt.NDArray[np.bool_],
+    knows: Collection[str],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """All ``[b, N]``: the chance of each item as a planned event after ``previous`` (-1 = the first one), the warm and
-    the cold items that may come, and the utility of cold ones."""
+    """All ``[b, N]``: the chance of each item as a planned event after ``previous`` (-1 = the first one) to readers to
+    whom the domains ``group`` are open, the warm and the cold items that may come, and the utility of cold ones."""
     traits, who = world.truth.items, world.truth.readers
-    film, group = world.catalogue.is_film, who.group[user][:, None]
+    film, group = world.catalogue.is_film, group[:, None]
     item = np.broadcast_to(np.arange(len(traits.cold)), read.shape)
     if "stated" in knows:
         who = replace(who, taste=_stated(world))
