@@ -16,6 +16,7 @@ import numpy as np
 
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, MisuseError
+from palate.core.provenance import marks_of
 from palate.core.report import Interval
 from palate.core.run import Progress, Run, Silent
 from palate.core.split import Split
@@ -45,13 +46,21 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Every point, and what was asked: ``questions`` is the hash or rule of the test part."""
+    """Every point, and what was asked: ``questions`` is the hash or rule of the test part, ``marks`` are words that
+    every figure must carry."""
 
     metric: str
     data: str
     split: str
     questions: str
     points: tuple[Point, ...]
+    marks: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """Which data and questions, with every mark."""
+        marked = f" ({', '.join(self.marks)})" if self.marks else ""
+        return f"{self.data}{marked} · {self.questions}"
 
     def write(self, path: Path) -> None:
         """JSON of the schema ``palate.curve/1``."""
@@ -84,23 +93,31 @@ def data_efficiency(
     ask, questions = _asking(split, rates)
     metric = "rmse" if rates else "ndcg@10"
     progress.start("fitting", len(plans) * len(shares))
-    points = []
+    points: list[Point] = []
+    marks: dict[str, None] = {"simulated": None} if split.dataset.about.simulated else {}
     for name, plan in plans.items():
         for share in sorted(shares):
-            points.append(_point(name, plan, share, split, run, ask, metric))
+            point, own = _point(name, plan, share, split, run, ask, metric)
+            points.append(point)
+            marks |= dict.fromkeys(own)
             progress.advance(1, **{metric: points[-1].figure.value})
     progress.finish()
-    return Curve(metric, split.dataset.name, f"{split.rule} {split.hash}", questions, tuple(points))
+    return Curve(metric, split.dataset.name, f"{split.rule} {split.hash}", questions, tuple(points), tuple(marks))
 
 
-def _point(name: str, plan: Plan, share: float, split: Split, run: Run, ask: Any, metric: str) -> Point:
+def _point(
+    name: str, plan: Plan, share: float, split: Split, run: Run, ask: Any, metric: str
+) -> tuple[Point, list[str]]:  # fmt: skip
+    """A point, and the marks of what was fitted for it."""
     train, judge = some_of(split.train, share), judge_of(plan, split)
-    reports = []
+    reports: list[Any] = []
+    marks: list[str] = []
     for seed in plan.seeds:
         fitted = build(plan.system, plan.config).fit(train, replace(run, seed=seed, folder=None), judge)
         reports.append(ask(fitted, seed))
+        marks = marks_of(fitted)
     figure, of_seeds = _figure(reports, metric, name)
-    return Point(name, plan.system, share, train.n_interactions, plan.seeds, figure, of_seeds)
+    return Point(name, plan.system, share, train.n_interactions, plan.seeds, figure, of_seeds), marks
 
 
 def _asking(split: Split, rates: bool) -> tuple[Any, str]:
@@ -160,7 +177,7 @@ def draw(curve: Curve, path: Path) -> None:
     axes.minorticks_off()
     axes.set_xlabel("share of the train part")
     axes.set_ylabel(shown(curve.metric).pretty)
-    axes.set_title(f"{curve.data} · {curve.questions}", fontsize=10, loc="left")
+    axes.set_title(curve.headline, fontsize=10, loc="left")
     axes.grid(color="#D9D9D9", linewidth=0.8)
     axes.legend(frameon=False)
     figure.tight_layout()

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import isfunction
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
-from palate.core import protocols
 from palate.core.config import Config, Part, configure, override
 from palate.core.errors import ConfigError, nearest
 from palate.core.protocols import Continues, Recommender
@@ -426,8 +425,9 @@ def _made(kind: Any, config: Config, where: str) -> Any:
     """One of ``kind`` with its parts. Raises ``ConfigError`` where its annotator does not write what it reads."""
     parts = parts_of(config)
     if "annotator" in parts:
-        wanted = vars(protocols)[kind.__init__.__annotations__["annotator"]]
-        lacks = [name for name in vars(wanted) if not name.startswith("_") and not hasattr(parts["annotator"], name)]
+        wanted = get_type_hints(kind.__init__)["annotator"]
+        asked = [name for one in wanted.__mro__ for name in vars(one) if not name.startswith("_")]
+        lacks = [name for name in asked if not hasattr(parts["annotator"], name)]
         if lacks:
             what, other = " and ".join(name.replace("_", " ") for name in lacks), dict(_parts(config))["annotator"].name
             raise ConfigError(f"{where} needs an annotator that writes {what}; name another one than {other}")

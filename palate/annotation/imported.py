@@ -170,12 +170,15 @@ def find(file: str) -> Path:
     none is named."""
     if not file:
         raise ConfigError("imported needs the file of records: file=FILE, such as file=xrec-yelp/tst.jsonl")
-    asked = Path(file).expanduser()
-    tried = [asked, *(place / file for place in places() if not asked.is_absolute())]
-    for path in tried:
-        there = find_optional(path.parent, path.name)
-        if there is not None:
-            return there
+    try:
+        asked = Path(file).expanduser()
+        tried = [asked, *(place / file for place in places() if not asked.is_absolute())]
+        for path in tried:
+            there = find_optional(path.parent, path.name)
+            if there is not None:
+                return there
+    except (OSError, RuntimeError) as failure:  # a name that is too long, a home of nobody
+        raise DataError(f"'{file[:80]}' cannot be a file of records: {failure}"[:300]) from None
     raise DataError(f"there is no file of records '{file}' (sought {', '.join(map(str, tried))}, plain or .gz)")
 
 

@@ -15,7 +15,7 @@ from palate.annotation.steps import window
 from palate.annotation.tasks import Row
 from palate.core.annotations import ATTRIBUTES, TRAITS, ItemProfile
 from palate.core.dataset import Dataset
-from palate.core.errors import LeakError
+from palate.core.errors import LeakError, MisuseError
 from palate.core.ragged import IntArray, Ragged
 from palate.core.split import Split
 
@@ -40,7 +40,9 @@ def rows_of(kind: str, train: Dataset, most: int | None = None, names: Sequence[
     users = np.flatnonzero(train.histories.lengths > 0)[:most]
     if kind == "user-traits":
         return trait_rows(train, users, names or TRAITS)
-    return user_rows(train, events_of(train, users))
+    if kind in ("preference", "user-profile"):
+        return user_rows(train, events_of(train, users))
+    raise MisuseError(f"'{kind}' is asked within a fit, among candidates: annotate writes no table of it")
 
 
 def reviewed(train: Dataset) -> IntArray:

@@ -28,8 +28,9 @@ GUARD = (
 )
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-"""Characters that no text needs; they hide words from a reader."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that no text needs; they hide words from a reader, or show them in another order."""
+_NOTHING = {"", "none", "n/a", "unknown"}
 
 
 class Words(BaseModel):
@@ -65,7 +66,8 @@ class ProfileWords(Words):
 
 def profile_told(said: Mapping[str, Any]) -> tuple[str, str]:
     """Summary and reasons of ``ProfileWords``; both empty where there is no record or it says that it cannot tell."""
-    if said.get("summarization", "None").strip().strip(".").lower() in ("none", ""):
+    summary = said.get("summarization", "")
+    if summary.strip().strip(".").lower() in _NOTHING or not re.search(r"\w", summary):
         return "", ""
     return said["summarization"], said["reasoning"]
 

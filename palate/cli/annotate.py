@@ -98,6 +98,7 @@ def annotate(
         raise MisuseError("--rows takes a number from 1 on")
     if names and kind not in ("item-attributes", "user-traits"):
         raise MisuseError(f"--name says what is asked in item-attributes and user-traits; {kind} has fields of its own")
+    names = tuple(dict.fromkeys(names))
     task = task_of(kind, names)
     taken = sorted(PROVENANCE & {*names})
     if taken:
@@ -109,6 +110,8 @@ def annotate(
     limits = {"budget_tokens": budget_tokens, "budget_money": budget_money}
     writer = _writer(annotator, parse_settings(settings), ledger or out.with_name(f"{out.name}.sqlite"), limits)
     if isinstance(writer, Imported):
+        if retry_failed or budget_tokens is not None or budget_money is not None:
+            raise MisuseError("imported asks nobody: --retry-failed and budgets are for --annotator chat")
         _take(kind, writer, made, rows, None if dry_run else out)
         return
     asked = rows_of(kind, made.train, rows, names)
@@ -149,21 +152,25 @@ def _take(kind: str, writer: Imported, split: Split, most: int | None, out: Path
     """The records of a file, as a table in ``out``; where that is None only what would be taken is said."""
     from palate.annotation.imported import KINDS, WARNING
     from palate.annotation.tasks import task_of
+    from palate.core.errors import DataError
     from palate.core.provenance import UNKNOWN
     from palate.core.written import WrittenTable
 
     taken = writer.take(kind, split.train, keep=out is not None)
     rows = sorted(taken.of)[:most]
+    good = sum(taken.of[row].record is not None for row in rows)
+    if not good:
+        raise DataError(f"no record of {split.dataset.name} is good; {taken.said()}")
     about = KINDS[kind]
     n = split.train.n_items if about == "item" else split.train.n_users
     of_all = f"of the {n:,} {about}s of {split.dataset.name}"
     if out is None:
-        print(f"{len(rows):,} records {of_all} would be taken; {WARNING}\n{taken.said()}")
+        print(f"{good:,} records {of_all} would be taken; {WARNING}\n{taken.said()}")
         return
     facts = {"split": split.hash, "proof": WARNING, "taken": dict(taken.counts), "source": taken.source}
     columns = _columns(task_of(kind), [taken.of[row] for row in rows], UNKNOWN)
     WrittenTable(kind, rows, columns, UNKNOWN, facts).save(out)
-    print(f"{len(rows):,} records {of_all} → {out}\n{WARNING}\n{taken.said()}")
+    print(f"{good:,} records {of_all} → {out}\n{WARNING}\n{taken.said()}")
 
 
 def _show(task: Task, rows: list[Row], writer: ChatAnnotator) -> None:
@@ -237,6 +244,11 @@ def _without_model(
     records = written[task.name]()
     if task.name in ("item-attributes", "user-traits"):
         columns = {name: [record.values[place] for record in records] for place, name in enumerate(names)}
+        empty = [name for name, texts in columns.items() if not any(texts)]
+        if empty:
+            print(
+                f"nothing is known of {', '.join(empty)}: rules read columns of the item table, and 'themes' of texts"
+            )
     else:
         columns = {name: [_text(getattr(record, name)) for record in records] for name in names}
     columns["written by"] = [record.author for record in records]

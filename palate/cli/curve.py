@@ -87,7 +87,7 @@ def curve(
     json, plot = json or Path("curve.json"), plot or Path("curve.png")
     found.write(json)
     draw(found, plot)
-    print(f"{found.data} · {found.questions} · {found.metric}")
+    print(f"{found.headline} · {found.metric}")
     width = max(len(name) for name in plans)
     for point in found.points:
         span = point.figure

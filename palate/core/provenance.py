@@ -39,9 +39,24 @@ def check_fitted_on(folder: str | Path, train: Dataset, *, allow_unverified: boo
 
 
 def mark_of(folder: str | Path) -> str | None:
-    """``provenance unknown`` where the folder, or a part of it however deep, rests on what somebody else wrote."""
-    folder = Path(folder)
+    """``provenance unknown`` where the folder, any part of it, or what it is a part of, rests on what somebody else
+    wrote: the parts of one fit learn together. Raises ``StoreError`` for a part that no folder can be."""
+    whole = Path(folder).absolute()
+    while (whole.parent / "manifest.json").exists() and whole.name in read_manifest(whole.parent)["parts"]:
+        whole = whole.parent
+    return UNKNOWN if _rests_on_unknown(whole) else None
+
+
+def _rests_on_unknown(folder: Path) -> bool:
     manifest = read_manifest(folder)
-    if manifest["fitted_on"] == UNKNOWN or any(mark_of(folder / part) for part in manifest["parts"]):
-        return UNKNOWN
-    return None
+    for part in manifest["parts"]:
+        if Path(part).name != part or part == "..":
+            raise StoreError(f"{folder} names a part '{part}', which lies elsewhere")
+    return manifest["fitted_on"] == UNKNOWN or any(_rests_on_unknown(folder / part) for part in manifest["parts"])
+
+
+def marks_of(system: object) -> list[str]:
+    """The same of a system that is not saved: of whoever wrote for it and for its parts."""
+    parts = (getattr(system, "parts", None) or {}).values()
+    found = {mark for part in parts for mark in marks_of(part)}
+    return sorted(found | ({UNKNOWN} if getattr(system, "label", None) == UNKNOWN else set()))

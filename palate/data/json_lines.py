@@ -101,7 +101,7 @@ def records(
                 continue
             try:
                 record = parse(content.strip())
-            except ValueError:
+            except (ValueError, RecursionError):
                 bad.add(DataError.at(path, "a whole record on one line", line=line, column=None, value=content))
                 continue
             if not isinstance(record, dict):

@@ -173,6 +173,7 @@ def to_json(reports: Sequence[Report], comparisons: Comparisons | None = None) -
                 "system": report.system,
                 "pretrained": report.pretrained,
                 "seeds": list(report.seeds),
+                "marks": list(report.marks),
                 "metrics": _figures_json({**report.metrics, **report.beyond}),
                 "slices": {part: _figures_json(figures) for part, figures in report.slices.items()},
                 "cost": {key: _number(value) for key, value in report.cost.items()},

@@ -161,7 +161,15 @@ def _legend(reports: Sequence[Report], main: str) -> Text:
     marks = (
         f"{BEST} {shown_as(main).best} {shown_as(main).pretty}   {LEVEL} not shown to be worse   pale: 95 % interval"
     )
-    return Text(f"{marks}\n{seeds}\n", "dim")
+    own = [
+        f"{report.name} is marked: {', '.join(extra)}." for report in reports if (extra := _not_shared(report, reports))
+    ]
+    return Text("\n".join([marks, seeds, *own]) + "\n", "dim")
+
+
+def _not_shared(report: Report, reports: Sequence[Report]) -> list[str]:
+    """The marks of one run that not all of them carry."""
+    return [mark for mark in report.marks if not all(mark in other.marks for other in reports)]
 
 
 def _figure(span: Interval, style: str = "", *, bare: bool = False) -> Text:

@@ -10,16 +10,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from palate.annotation.imported import KINDS, WARNING, Imported, ImportedConfig, xrec
+from palate.annotation.imported import KINDS, WARNING, Imported, ImportedConfig, find, xrec
 from palate.annotation.ledger import Ledger
 from palate.annotation.tasks import TASKS, ProfileWords
 from palate.cli import main
 from palate.core import store
 from palate.core.config import Part, configure
 from palate.core.dataset import Dataset
-from palate.core.errors import ConfigError, DataError, LeakError
+from palate.core.errors import ConfigError, DataError, LeakError, StoreError
 from palate.core.protocols import Profiler
-from palate.core.provenance import UNKNOWN, check_fitted_on
+from palate.core.provenance import UNKNOWN, check_fitted_on, mark_of
 from palate.core.written import WrittenTable
 from palate.data.build import dataset_from
 from palate.runs import FittedRun
@@ -191,7 +191,7 @@ def test_annotate_takes_a_file_and_says_what_nobody_knows(
     assert not (tmp_path / "out.sqlite").exists()
     assert run(*command) == 0
     said = capsys.readouterr().out
-    assert f"4 records of the 12 items of set → {tmp_path / 'out'}\n{WARNING}\n" in said
+    assert f"2 records of the 12 items of set → {tmp_path / 'out'}\n{WARNING}\n" in said
     table = store.load(tmp_path / "out")
     assert isinstance(table, WrittenTable)
     assert (table.fitted_on, set(table.columns["written by"]), set(table.columns["model"])) == (
@@ -202,6 +202,12 @@ def test_annotate_takes_a_file_and_says_what_nobody_knows(
     assert table.columns["summarization"] == ["For sailors.", "For riders.", "", ""]
     assert table.facts["proof"] == WARNING
     assert check_fitted_on(tmp_path / "out", log()) == UNKNOWN
+    capsys.readouterr()
+    assert run(*command, "--budget-tokens", "5") == 2
+    assert "imported asks nobody" in capsys.readouterr().err
+    (tmp_path / "bad.jsonl").write_text(pair(1, 1, "", "a\u202eb") + "\n")
+    assert run(*command[:-3], f"file={tmp_path / 'bad.jsonl'}", "--out", str(tmp_path / "bad")) == 1
+    assert "no record of set is good" in capsys.readouterr().err
     assert run("annotate", "intention", *command[2:]) == 1
 
 
@@ -232,8 +238,34 @@ def test_every_figure_of_a_run_that_learnt_from_them_is_marked(
     assert UNKNOWN in (tmp_path / "figures.json").read_text()
     assert run("evaluate", str(plain)) == 0
     assert UNKNOWN not in capsys.readouterr().out
-    assert run("compare", str(marked), str(plain)) == 0
-    assert f"({UNKNOWN})" in capsys.readouterr().out.replace("\n", " ")
+    assert run("compare", str(marked), str(plain), "--json", str(tmp_path / "both.json")) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"({UNKNOWN})" in said
+    assert f"marked: {UNKNOWN}." in said
+    assert [one["marks"] for one in json.loads((tmp_path / "both.json").read_text())["runs"]] == [[UNKNOWN], []]
+    train = FittedRun.open(marked).split.train
+    assert check_fitted_on(marked / "seed-0" / "graph", train) == UNKNOWN, "it learnt with them, too"
+    curve = ["curve", "rlmrec", "--data", str(folder), "--preset", "tiny", "--quiet", "--shares", "1", *taken,
+             "--set", "graph.training.epochs=1", "--set", "encoder.width=4"]  # fmt: skip
+    assert run(*curve, "--json", str(tmp_path / "c.json"), "--plot", str(tmp_path / "c.svg")) == 0
+    assert f"({UNKNOWN})" in capsys.readouterr().out
+    assert json.loads((tmp_path / "c.json").read_text())["marks"] == [UNKNOWN]
+
+
+def test_a_part_lies_in_its_folder(tmp_path: Path) -> None:
+    store.save(tmp_path / "x", Imported(), config=ImportedConfig(file="f.jsonl"))
+    manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    for part in (".", ".."):
+        forged = {key: value for key, value in manifest.items() if key != "checksum"} | {"parts": {part: "0"}}
+        (tmp_path / "x" / "manifest.json").write_text(json.dumps({**forged, "checksum": store._seal(forged)}))
+        with pytest.raises(StoreError, match="lies elsewhere"):
+            mark_of(tmp_path / "x")
+
+
+@pytest.mark.parametrize("file", ["~nobody-of-that-name/f.jsonl", "a" * 5000 + ".jsonl"])
+def test_a_name_that_no_file_has_is_one_sentence(file: str) -> None:
+    with pytest.raises(DataError, match="cannot be a file of records"):
+        find(file)
 
 
 def test_kinds_are_tasks() -> None:

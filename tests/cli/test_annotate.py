@@ -13,6 +13,7 @@ pytest.importorskip("openai")
 
 from chat_server import ChatServer
 
+from palate.annotation.tasks import KINDS
 from palate.cli import main
 from palate.cli.annotate import Kind
 from palate.core import store
@@ -57,6 +58,10 @@ def test_without_a_model(data: str, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert table.table().height == 9
         assert check_fitted_on(tmp_path / kind, leave_one_out(load(data)).train) is None
     assert "no model was asked" in capsys.readouterr().out
+
+
+def test_every_kind_that_needs_no_candidates_can_be_written() -> None:
+    assert {*get_args(Kind), "choice"} == set(KINDS)
 
 
 def test_attributes_and_traits_are_those_that_are_named(

@@ -113,7 +113,7 @@ def test_json_follows_the_fixed_schema(split: Split, report: Report) -> None:
     assert set(written) == {"schema", "data", "split", "protocol", "runs", "comparisons"}
     assert written["schema"] == "palate.report/1"
     for run in written["runs"]:
-        assert set(run) == {"name", "system", "pretrained", "seeds", "metrics", "slices", "cost"}
+        assert set(run) == {"name", "system", "pretrained", "seeds", "marks", "metrics", "slices", "cost"}
         assert set(run["metrics"]["recall@10"]) == {"value", "low", "high"}
         assert run["cost"]["fit_seconds"] == 83.0
     assert written["runs"][0]["metrics"]["coverage@5"]["low"] is None

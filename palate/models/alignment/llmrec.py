@@ -39,6 +39,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256 as digest
 from typing import Any
 
 import numpy as np
@@ -319,6 +320,7 @@ class LLMRec(GraphSystem[LLMRecConfig, Network]):
         self._features: Features | None = None
         self._chosen = torch.zeros((0, 2), dtype=torch.int64)
         self._choices: dict[str, int] = {}
+        self._written = ""
 
     def prepare(self, train: Dataset, run: Run) -> None:
         self._features = self.described(train, run)
@@ -333,6 +335,8 @@ class LLMRec(GraphSystem[LLMRecConfig, Network]):
         texts = config.text.render(train) if reads else [""] * train.n_items
         columns = [[item.values[k] for item in attributes] for k in range(len(config.attributes))]
         people = [_said(config.traits, user.values) for user in traits]
+        said = [*texts, *people, *(text for column in columns for text in column)]
+        self._written = digest("\0".join(said).encode()).hexdigest()
         if isinstance(self.encoder, FitsTexts) and not self.encoder.fitted:
             words = texts if reads else [text for column in (*columns, people) for text in column if text]
             self.encoder.fit(words or ["nothing is known"])
@@ -356,6 +360,9 @@ class LLMRec(GraphSystem[LLMRecConfig, Network]):
             pairs[users[good]] = answers[good]
             self._choices = {"asked": len(users), "accepted": int(good.sum())}
         return torch.from_numpy(pairs)
+
+    def identity(self, train: Dataset) -> dict[str, object]:
+        return super().identity(train) | {"written": self._written}
 
     def shape(self, train: Dataset) -> dict[str, Any]:
         width = self._features.text.shape[1] if self._features is not None else 1

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -198,6 +199,7 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], AnswersByFactors):
         super().__init__(config, graph=graph, annotator=annotator, encoder=encoder)
         self.graph, self.annotator, self.encoder = graph, annotator, encoder
         self._profiles: Profiles | None = None
+        self._written = ""
 
     @property
     def training(self) -> TrainingConfig:
@@ -218,6 +220,7 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], AnswersByFactors):
         of_items = self.annotator.item_profiles(train, np.arange(train.n_items))
         of_users = self.annotator.user_profiles(train, np.arange(train.n_users), of_items)
         texts = [user.summarization for user in of_users] + [item.summarization for item in of_items]
+        self._written = digest("\0".join(texts).encode()).hexdigest()
         if isinstance(self.encoder, FitsTexts) and not self.encoder.fitted:
             self.encoder.fit(_readable(train, texts))
         vectors, known = encoded(texts, lambda said: text_vectors(said, self.encoder, "profile", run=run))
@@ -250,7 +253,7 @@ class RLMRec(GradientSystem[RLMRecConfig, Network], AnswersByFactors):
     def identity(self, train: Dataset) -> dict[str, object]:
         graph = {"name": self.config.graph.name, **self.graph.config.model_dump(mode="json", exclude={"training"})}
         own = self.config.model_dump(mode="json", exclude={"graph"})
-        return {"data": train.fingerprint, "settings": own, "graph": graph}
+        return {"data": train.fingerprint, "settings": own, "graph": graph, "profiles": self._written}
 
     def remarks(self) -> dict[str, Any]:
         known = self._profiles.known if self._profiles else torch.zeros(0, dtype=torch.bool)
