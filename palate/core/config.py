@@ -54,7 +54,8 @@ class Part(Config):
         settings = given.get("settings") or {}
         if not isinstance(settings, Mapping):
             raise ValueError("settings of a component are written as tokenizer.levels=3")
-        return {"name": given.get("name"), "preset": given.get("preset"), "settings": _merge(settings, beside)}
+        name = given.get("name")
+        return {"name": name, "preset": given.get("preset"), "settings": _merge(settings, beside, str(name))}
 
 
 C = TypeVar("C", bound=Config)
@@ -74,7 +75,7 @@ def configure(kind: type[C], settings: Mapping[str, Any] | None = None, where: s
 
 def override(config: C, settings: Mapping[str, Any], where: str = "") -> C:
     """A copy of ``config`` with some keys changed, checked like ``configure``; what is not named stays."""
-    return configure(type(config), _merge(config.model_dump(), nest(settings)), where)
+    return configure(type(config), _merge(config.model_dump(), nest(settings), where or type(config).__name__), where)
 
 
 def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,16 +120,16 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any], where: str, inside: str = "") -> dict[str, Any]:
     merged = dict(old)
     for key, value in new.items():
         before = merged.get(key)
         if isinstance(before, (int, float)) and isinstance(value, Mapping):
-            raise ConfigError(f"'{key}' is {before!r} there and cannot also have '{next(iter(value))}' below it")
+            raise ConfigError(f"{where}: setting '{inside}{key}' cannot be {value!r}: it is one number, {before!r}")
         if isinstance(value, str) and isinstance(before, dict) and "name" in before:  # tokenizer=rq-vae
             value = {"name": value}
         if isinstance(value, Mapping) and isinstance(before, dict) and not _another(before, value):
-            merged[key] = _merge(before, value)
+            merged[key] = _merge(before, value, where, f"{inside}{key}.")
         else:
             merged[key] = value
     return merged

@@ -137,11 +137,12 @@ def test_two_kills_and_five_percent_faults(tmp_path: Path, n: int) -> None:
     assert counts["done"] == n
     assert "open" not in counts
 
-    # No reply that was committed is asked for again; what was under way at a kill may be.
+    # No reply that was committed is asked for again; what was under way at a kill may be, and so may a row whose
+    # reply was spoilt when the budget left no second try.
     for stop in (*kills, broke):
         before, after = set(asked[: stop.n_asked]), set(asked[stop.n_asked :])
         assert not after & stop.committed
-        assert len(before & after) <= (parallel if stop in kills else 0)
+        assert len(before & after) <= parallel
         assert stop.under_way <= (parallel if stop in kills else 0)
     assert counts.get("lost", 0) == sum(stop.under_way for stop in kills)
     assert sum(answers.values()) - len(answers) <= 2 * parallel, "rows that the server answered more than once"

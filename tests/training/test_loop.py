@@ -174,7 +174,7 @@ def test_the_pace_of_some_weights_is_a_setting_and_survives_a_recipe() -> None:
 
 def test_rates_that_say_nothing_sensible_are_refused() -> None:
     whole = configure(TrainingConfig, parse_settings(["rates.t5=0.5"]))
-    with pytest.raises(ConfigError, match=r"'t5' is 0\.5 there and cannot also have 'tokens' below it"):
+    with pytest.raises(ConfigError, match=r"setting 'rates\.t5' cannot be .*: it is one number, 0\.5"):
         override(whole, parse_settings(["rates.t5.tokens=5"]))
     with pytest.raises(ConfigError, match="greater than or equal to 0"):
         configure(TrainingConfig, parse_settings(["rates.t5.tokens=-5"]))
