@@ -58,9 +58,15 @@ def rating_cases(split: Split, part: Literal["valid", "test"] = "test") -> Ratin
 def hash_of(cases: RatingCases) -> str:
     """Equal exactly when the same events are asked about with the same ratings and histories."""
     digest = hashlib.blake2b(digest_size=6)
-    for column in (cases.events, cases.requests.histories.lengths, cases.requests.user_rows, cases.requests.items):
+    asked = cases.requests
+    for column in (cases.events, asked.histories.lengths, asked.user_rows, asked.items):
         digest.update(np.ascontiguousarray(column, dtype=np.int64).tobytes())
     digest.update(np.ascontiguousarray(cases.ratings).tobytes())
+    for start in range(0, len(cases), 4096):  # histories overlap, so that all of them together may outgrow the log
+        histories = asked.histories[slice(start, start + 4096)]
+        places = histories.flat_positions()
+        digest.update(histories.values[places].astype(np.int64).tobytes())
+        digest.update(asked.history_ratings[places].tobytes())
     return digest.hexdigest()
 
 

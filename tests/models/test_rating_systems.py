@@ -93,6 +93,14 @@ def test_the_hash_follows_the_questions() -> None:
     made = leave_one_out(lovers())
     cases = rating_cases(made)
     assert hash_of(cases) == hash_of(rating_cases(made)) != hash_of(cases[np.arange(5)])
+    asked, first = cases.requests, int(cases.requests.histories.starts[0])
+    met, stars = asked.histories.values.copy(), asked.history_ratings.copy()
+    met[first], stars[first] = (met[first] + 1) % made.dataset.n_items, 6 - stars[first]
+    assert stars[first] != asked.history_ratings[first]
+    for other in (
+        replace(asked, histories=replace(asked.histories, values=met)), replace(asked, history_ratings=stars)
+    ):  # fmt: skip
+        assert hash_of(replace(cases, requests=other)) != hash_of(cases)
     said = statistics(made, cases)
     assert "720 ratings teach, 60 validate, 60 are asked" in said
     assert "0% of the users" in said
