@@ -65,6 +65,8 @@ SHOWN_REASONS = 3
 """Events that an answer names beside each item, and parts of its text: those that moved its score most."""
 READ_ANSWERS = 5
 """Answers whose texts are taken apart, from the best on."""
+ROUNDING = 1e-6
+"""A score that changes by no more than this share of itself has not moved."""
 
 
 class Asker:
@@ -223,10 +225,13 @@ class Asker:
         (row,) = dataset.user_rows_of([user], missing="negative" if later else "error")
         past = np.zeros(0, dtype=np.int64) if row < 0 else dataset.histories.row(int(row)).astype(np.int64)
         known = [event for event in self._counted(later) if event.item in self.row_of]
+        here = slice(0, 0) if row < 0 else slice(int(dataset.histories.starts[row]), int(dataset.histories.stops[row]))
+        if dataset.times is not None and known:  # the data may be an export that holds them by now
+            held = set(zip(past.tolist(), dataset.times[here].tolist(), strict=True))
+            known = [event for event in known if (self.row_of[event.item], event.time) not in held]
         rows = np.concatenate([past, np.array([self.row_of[event.item] for event in known], dtype=np.int64)])
         if dataset.times is None:
             return int(row), rows, None
-        here = slice(0, 0) if row < 0 else slice(int(dataset.histories.starts[row]), int(dataset.histories.stops[row]))
         times = np.concatenate([dataset.times[here], np.array([event.time for event in known], dtype=np.int64)])
         order = np.argsort(times, kind="stable")
         return int(row), rows[order], times[order]
@@ -264,7 +269,7 @@ class Asker:
             because = [of_one[:SHOWN_REASONS] for of_one in self.why(alone, ranking)]
             words = of_words(self.system, alone, self._rows_answered(ranking))
             parts, method = self._text_parts(alone, ranking, texts)
-            methods = Methods("leave-one-event-out", method)
+            methods = Methods(_method_of_events(len(history), because), method)
         recommended = [
             Recommended(
                 place + 1, item, title[self.row_of[item]], None if isnan(score) else score,
@@ -282,14 +287,19 @@ class Asker:
     def why(self, requests: Requests, answers: Ranking) -> list[list[Because]]:
         """For one request: how the score of each answer changes when one history item is taken out (leave-one-out).
 
-        Returns one list an answer, greatest drop first; what cannot be scored is left out.
+        Returns one list an answer, greatest drop first; what cannot be scored, or moves a score by no more than
+        rounding, is left out.
         """
         position, drops = of_events(self.system, requests, self._rows_answered(answers))
         met = requests.histories.row(0)[position].tolist()
         reasons = []
-        for of_one in drops.tolist():
-            by_event = zip(met, of_one, strict=True)
-            moved = [Because(self.item_ids[row], self.titles[row], drop) for row, drop in by_event if not isnan(drop)]
+        for score, of_one in zip(answers.scores, drops.tolist(), strict=True):
+            least = 0.0 if isnan(score) else ROUNDING * abs(score)
+            moved = [
+                Because(self.item_ids[row], self.titles[row], drop)
+                for row, drop in zip(met, of_one, strict=True)
+                if abs(drop) > least
+            ]
             reasons.append(sorted(moved, key=lambda one: -one.drop))
         return reasons
 
@@ -435,6 +445,15 @@ class Asker:
         finally:
             progress.finish()
         return dataset.n_users
+
+
+def _method_of_events(n_events: int, because: Sequence[Sequence[Because]]) -> str:
+    """How the events of a reason were found, or why there are none."""
+    if any(because):
+        return "leave-one-event-out"
+    if n_events < 2:
+        return "none: without its only event a history says nothing" if n_events else "none: there is no history"
+    return "none: no event moves a score by being left out"
 
 
 def _fitting(value: object, schema: pl.Schema, column: str, item: str) -> object:

@@ -103,6 +103,7 @@ class Methods:
     """How the reasons of an answer were found: ``because`` those of the history, ``text_parts`` those of the text."""
 
     because: str
+    """"none" and a reason where no event was found to move a score."""
     text_parts: str
     """Which are told where one asks about given items; "none" and a reason where they cannot be."""
 

@@ -17,11 +17,12 @@ from palate.core.store import write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from palate.core.dataset import Dataset
     from palate.core.split import Split
     from palate.runs import FittedRun
 
-SYSTEMS = ("popularity", "item-knn", "ease", "lightgcn", "sasrec")
-"""One of each kind: counting, neighbours, linear, graph, attention over the order."""
+SYSTEMS = ("popularity", "item-knn", "ease", "lightgcn", "sasrec", "text-cosine")
+"""One of each kind: counting, neighbours, linear, graph, attention over the order, and texts where items have any."""
 MARK = "demo.txt"
 READERS = 2
 LATELY, SHOWN = 6, 5
@@ -61,6 +62,7 @@ def demo(
     from palate.core.run import Run
     from palate.evaluation.comparison import compare
     from palate.evaluation.plot import draw_leaderboard
+    from palate.evaluation.protocols import MAIN
     from palate.evaluation.tables import leaderboard
     from palate.systems import system
 
@@ -70,7 +72,7 @@ def demo(
     introduce(console, split)
     replace_earlier(out)
     fitted: list[FittedRun] = []
-    for name in SYSTEMS:
+    for name in systems_for(split.dataset):
         plan, title = experiment.make_plan(name, data), system(name).title
         how = Run(progress=watcher(title, quiet=quiet), budget_seconds=None if budget is None else 60 * budget)
         run = experiment.fit(plan, out / name, how, split=split)
@@ -89,7 +91,8 @@ def demo(
         f"Fit another:   {palate} fit hstu --data {data}   (all of them: {palate} systems)",
         highlight=False, markup=False,
     )  # fmt: skip
-    folders = [run.folder for run in fitted]
+    figures = {run.folder: report.metrics[MAIN].value for run, report in zip(fitted, reports, strict=True)}
+    folders = sorted(figures, key=lambda folder: -figures[folder])
     if not serve:
         opening = f"{palate} serve {' '.join(map(str, folders))}"
         console.print(f"Open them all: {opening}", highlight=False, markup=False, soft_wrap=True)
@@ -97,6 +100,15 @@ def demo(
     from palate.cli.serve import serve as answer
 
     answer(folders[0], *folders[1:], port=port)
+
+
+def systems_for(dataset: Dataset) -> list[str]:
+    """Those of ``SYSTEMS`` that have what they need."""
+    from palate.backbones.item_text import ItemText
+    from palate.systems import system
+
+    texts = bool({*ItemText().fields} & {*dataset.items.columns})
+    return [name for name in SYSTEMS if texts or "item text" not in system(name).needs]
 
 
 def introduce(console: Console, split: Split) -> None:

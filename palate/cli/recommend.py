@@ -154,4 +154,4 @@ def _show(answer: Answer) -> None:
         table.add_row(*row)
     console.print(table)
     if answer.methods is not None:
-        console.print(f"Events by {answer.methods.because}; parts of the text: {answer.methods.text_parts}.")
+        console.print(f"Events: {answer.methods.because}; parts of the text: {answer.methods.text_parts}.")

@@ -153,7 +153,8 @@ def _questions(service: Service) -> dict[str, tuple[type[BaseModel], Callable[[A
     async def recommend_batch(asked: RecommendBatch) -> bytes:
         """One answer a question, in their order; one wrong question refuses them all."""
         questions = [who.question() for who in asked.questions]
-        answers = await in_time(service.ask(asked.run, lambda served: served.recommend(questions, asked.k)), seconds)
+        asking = service.ask(asked.run, lambda served: served.recommend(questions, asked.k, why=asked.why))
+        answers = await in_time(asking, seconds)
         return ANSWERS.dump_json(answers, exclude_none=True)
 
     async def similar(asked: Similar) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any, NamedTuple
 
+from palate.serving.auth import is_loopback
 from palate.serving.logs import Log
 from palate.serving.metrics import Metrics
 
@@ -31,6 +32,8 @@ BODY_SECONDS = 10.0
 
 WHOLE = "palate.whole"
 """An extension of a scope: the whole body had arrived before the request was looked at."""
+FULL = "palate.full"
+"""An extension of a scope: the request came over one connection too many."""
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -43,6 +46,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
 """Of every answer that does not say otherwise itself."""
 _OWN = frozenset(name for name, _ in HEADERS)
 LOCAL_NAMES = {b"localhost", b"127.0.0.1", b"[::1]"}
+"""The usual ones; numbers of this machine alone are local, too, and no page can make one up."""
 ONCE = (b"host", b"authorization", b"content-type")
 """Two readers of a request could each believe another one of these."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -94,6 +98,8 @@ class Guard:
             await send(message)
 
         try:
+            if FULL in scope.get("extensions", ()):
+                raise RefusedError(429, "busy", "this server has too many connections open; come back later")
             if len(headers) < len(scope["headers"]):
                 _check_repeated([key for key, _ in scope["headers"]])
             host = headers.get(b"host", b"").lower()
@@ -135,7 +141,7 @@ def _check_repeated(names: list[bytes]) -> None:
 
 def _check_host(host: bytes) -> None:
     name = host.rsplit(b":", 1)[0] if not host.endswith(b"]") else host
-    if name not in LOCAL_NAMES:
+    if name not in LOCAL_NAMES and not is_loopback(name.strip(b"[]").decode("latin-1")):
         raise RefusedError(421, "host", "this server answers to localhost only")
 
 
@@ -198,7 +204,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def _problem(send: Send, refused: RefusedError) -> None:
     body = json.dumps({"error": refused.error, "code": refused.code}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refused.status in (408, 413):
+    if refused.status in (408, 413, 429):
         headers.append((b"connection", b"close"))
+    if refused.status == 429:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

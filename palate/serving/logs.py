@@ -17,12 +17,14 @@ _ENCODER = json.JSONEncoder(default=repr)
 
 
 class Lines:
-    """Writes lines at once, those of ``together`` with one write."""
+    """Writes lines at once, those of ``together`` with one write. What a full disk does not take is lost, and counted
+    in a line of its own once there is room: a server answers all the same."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._held: list[str] | None = None
         self._alone = threading.Lock()
+        self._lost = 0
 
     def msg(self, line: str) -> None:
         with self._alone:
@@ -50,8 +52,14 @@ class Lines:
                         self._write("\n".join(held))
 
     def _write(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        lost = f"{_line(None, 'error', {'event': 'log-lost', 'lines': self._lost})}\n" if self._lost else ""
+        try:
+            self._stream.write(f"{lost}{text}\n")
+            self._stream.flush()
+        except OSError:
+            self._lost += 1 + text.count("\n")
+        else:
+            self._lost = 0
 
 
 class Log(structlog.BoundLoggerBase):

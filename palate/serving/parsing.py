@@ -7,8 +7,10 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from palate.serving.guard import WHOLE
+from palate.serving.guard import FULL, WHOLE
 
+CONNECTIONS = 512
+"""A request over a further one is refused and the connection closed; of twice as many none is heard at all."""
 HEAD_BYTES = 16 * 1024
 """Request line and headers together, and whatever else arrives without ending a head or being part of a body, such as
 trailers and extensions of chunks."""
@@ -26,6 +28,8 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_head()
+        if len(self.connections) > 2 * CONNECTIONS:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
@@ -47,6 +51,8 @@ class BoundedHttp(HttpToolsProtocol):
         if changing and (self.parser.get_method() == b"CONNECT" or self._has_body()):
             self._why = "This server speaks HTTP/1.1 alone; send no Upgrade with a body."
             raise ValueError(self._why)
+        if len(self.connections) > CONNECTIONS:
+            self.scope["extensions"] = {FULL: {}}
         super().on_headers_complete()
         if changing:  # answered as if nothing had been offered; what follows may be in any protocol
             self.cycle.keep_alive = False
@@ -57,7 +63,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unfinished = 0
-        self.scope["extensions"] = {WHOLE: {}}
+        self.scope["extensions"] = {**self.scope.get("extensions", {}), WHOLE: {}}
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

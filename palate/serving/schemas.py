@@ -17,6 +17,8 @@ MOST_ASKED = 2000
 LATEST_MS = 32_503_680_000_000
 """The year 3000."""
 
+WHY: bool = Field(False, description="Name the events and words that moved the scores; explain tells of texts too")
+
 _PLAIN = r"^[^\x00-\x1f\x7f]+$"
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PLAIN)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_PLAIN)]
@@ -83,11 +85,12 @@ class OfRun(Strict):
 
 class Recommend(Who, OfRun):
     k: int = Field(10, ge=1, le=MOST_ANSWERS)
-    why: bool = Field(False, description="Name the events and words that moved the scores; explain tells of texts too")
+    why: bool = WHY
 
 
 class RecommendBatch(OfRun):
     k: int = Field(10, ge=1, le=MOST_ANSWERS)
+    why: bool = WHY
     questions: list[Who] = Field(min_length=1, max_length=MOST_QUESTIONS)
 
 

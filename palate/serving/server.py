@@ -15,14 +15,12 @@ from palate.core.errors import ConfigError
 from palate.serving.app import make_door
 from palate.serving.auth import Tokens, check_address, is_loopback
 from palate.serving.logs import Forward
-from palate.serving.parsing import BoundedHttp
+from palate.serving.parsing import CONNECTIONS, BoundedHttp
 from palate.serving.service import Service
 
 if TYPE_CHECKING:
     from palate.serving.tools import ToolsDoor
 
-CONNECTIONS = 512
-"""More at once are refused with 503."""
 GRACE_SECONDS = 30
 """Requests under way may take so long to end once the server is told to stop."""
 
@@ -71,7 +69,7 @@ def configuration(
     door = make_door(service, tokens, tools, local_only=local_only)
     return uvicorn.Config(
         door, log_config=None, access_log=False, server_header=False, proxy_headers=False, http=BoundedHttp,
-        ws="none", lifespan="on", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE_SECONDS,
+        ws="none", lifespan="on", timeout_graceful_shutdown=GRACE_SECONDS,
     )  # fmt: skip
 
 

@@ -23,10 +23,22 @@ import palate
 from palate.core.errors import PalateError
 from palate.filters import parse_filter
 from palate.questions import Answer, Question
+from palate.serving import schemas
 from palate.serving.auth import Tokens
 from palate.serving.catalogue import FoundItems
 from palate.serving.ledger import Written
-from palate.serving.schemas import EventBody, Explain, FilterBody, Recommend, Similar
+from palate.serving.schemas import (
+    MOST_EVENTS,
+    MOST_EXPLAINED,
+    EventBody,
+    Explain,
+    FilterBody,
+    Id,
+    Name,
+    Recommend,
+    Short,
+    Similar,
+)  # fmt: skip
 from palate.serving.served import RunCard
 from palate.serving.service import Service
 from palate.serving.waiting import in_time
@@ -35,19 +47,21 @@ PATH = "/mcp"
 ABOUT = """Recommenders fitted on one catalogue. Call runs first to see which runs there are and what they read. Ask
 recommend either by user or by history; titles work wherever ids do. Name titles to people, never scores."""
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
 
-Run = Annotated[str | None, Field(description="Which run answers; may be left out where only one is served")]
-User = Annotated[str | None, Field(description="A user of the data; say this or a history")]
+Run = Annotated[Name | None, Field(description="Which run answers; may be left out where only one is served")]
+User = Annotated[Id | None, Field(description="A user of the data; say this or a history")]
 History = Annotated[
-    list[str] | None, Field(description="Ids or exact titles somebody met, oldest first; an empty list is a newcomer")
+    list[Name] | None,
+    Field(max_length=MOST_EVENTS, description="Ids or exact titles somebody met, oldest first; empty is a newcomer"),
 ]
 Count = Annotated[int, Field(ge=1, le=50, description="How many items")]
-Words = Annotated[str, Field(description="What is wished, for runs that read words")]
+Words = Annotated[schemas.Words, Field(description="What is wished, for runs that read words")]
 Filters = Annotated[
-    list[str] | None, Field(description="Only items that pass all: category=mystery,fantasy or year=1900..1950")
+    list[Name] | None,
+    Field(max_length=20, description="Only items that pass all: category=mystery,fantasy or year=1900..1950"),
 ]
-Titles = Annotated[list[str] | None, Field(description="Ids or exact titles")]
+Titles = Annotated[list[Name] | None, Field(max_length=MOST_EVENTS, description="Ids or exact titles")]
 
 
 def make_tools(service: Service, *, writes: bool) -> MCPServer:
@@ -69,7 +83,7 @@ def _add_asking(server: MCPServer, service: Service) -> None:
         leave_out: Titles = None, candidates: Titles = None, why: bool = False, run: Run = None,
     ) -> Answer:  # fmt: skip
         """The best k items for a user or for somebody with a history, best first, with titles. With why also the
-        events, and where the run scores texts the parts of the item's text, that moved each score most."""
+        events that moved each score most; explain tells of texts."""
         with _said_plainly():
             asked = Recommend(
                 run=run, user=user, history=history, k=k, words=words, leave_out=leave_out or [], why=why,
@@ -81,7 +95,7 @@ def _add_asking(server: MCPServer, service: Service) -> None:
 
     @server.tool(annotations=READS, structured_output=True)
     async def similar(
-        item: Annotated[str, Field(description="An id or an exact title")], k: Count = 10, run: Run = None
+        item: Annotated[Name, Field(description="An id or an exact title")], k: Count = 10, run: Run = None
     ) -> Answer:
         """Items like one: what somebody would get who met it and nothing else."""
         with _said_plainly():
@@ -92,7 +106,9 @@ def _add_asking(server: MCPServer, service: Service) -> None:
 
     @server.tool(annotations=READS, structured_output=True)
     async def explain(
-        items: Annotated[list[str], Field(min_length=1, max_length=20, description="Ids or exact titles")],
+        items: Annotated[
+            list[Name], Field(min_length=1, max_length=MOST_EXPLAINED, description="Ids or exact titles")
+        ],
         user: User = None, history: History = None, words: Words = "", run: Run = None,
     ) -> Answer:  # fmt: skip
         """The score of given items for a user or a history, and which events and parts of the item's text moved it:
@@ -124,9 +140,9 @@ def _add_looking(server: MCPServer, service: Service) -> None:
 def _add_telling(server: MCPServer, service: Service) -> None:
     @server.tool(annotations=WRITES, structured_output=True)
     async def add_event(
-        user: str, item: Annotated[str, Field(description="An id of the catalogue")],
-        key: Annotated[str | None, Field(description="Your name of this event: the same key is written once")] = None,
-        rating: float | None = None, kind: str | None = None, run: Run = None,
+        user: Id, item: Annotated[Id, Field(description="An id of the catalogue")],
+        key: Annotated[Id | None, Field(description="Your name of this event: the same key is written once")] = None,
+        rating: float | None = None, kind: Short | None = None, run: Run = None,
     ) -> Written:  # fmt: skip
         """Write down that a user met an item; the next answer for this user reads it."""
         with _said_plainly():

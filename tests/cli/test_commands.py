@@ -9,6 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from palate.cli.demo import SYSTEMS
+from palate.evaluation.protocols import MAIN
+from palate.experiment import report_of
+from palate.runs import FittedRun
+
 CODE = "from palate.cli.main import main; main()"
 
 
@@ -288,7 +293,10 @@ def test_the_demo_tells_its_story(tmp_path: Path) -> None:
         assert said in done.stdout
     assert (tmp_path / "demo" / "leaderboard.png").read_bytes().startswith(b"\x89PNG")
     opening = next(line for line in done.stdout.splitlines() if line.startswith("Open them all:"))
-    assert opening.endswith("demo/popularity demo/item-knn demo/ease demo/lightgcn demo/sasrec")
+    folders = opening.split(" serve ")[1].split()
+    assert {*folders} == {f"demo/{name}" for name in SYSTEMS}
+    figures = {name: report_of(FittedRun.open(tmp_path / "demo" / name)).metrics[MAIN].value for name in SYSTEMS}
+    assert folders == sorted(folders, key=lambda folder: -figures[folder.removeprefix("demo/")])
 
 
 def test_the_demo_opens_its_runs_and_replaces_an_earlier_demo(tmp_path: Path) -> None:
@@ -305,8 +313,9 @@ def test_the_demo_opens_its_runs_and_replaces_an_earlier_demo(tmp_path: Path) ->
         assert server.stdout is not None
         address = next(line.split()[-1] for line in server.stdout if line.startswith("serving on "))
         with urllib.request.urlopen(f"{address}/v1/runs") as answer:
-            names = {run["name"] for run in json.loads(answer.read())}
-        assert names == {"popularity", "item-knn", "ease", "lightgcn", "sasrec"}
+            cards = json.loads(answer.read())
+        assert {card["name"] for card in cards} == {*SYSTEMS}
+        assert any(card["reads_words"] and card["takes_new_items"] for card in cards), "what the pages offer"
     finally:
         server.terminate()
         assert server.wait(60) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -131,6 +132,32 @@ def test_a_library_speaks_in_our_log() -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["level"] for line in lines] == ["warning", "warning", "error", "critical"]
     assert (lines[0]["event"], lines[0]["logger"], lines[0]["said"]) == ("library", "library", "said at 30")
+
+
+class Full(io.StringIO):
+    """A disk that is full until there is ``room``."""
+
+    room = False
+
+    def write(self, text: str) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_a_log_on_a_full_disk_stops_nobody_and_says_later_what_it_lost() -> None:
+    stream = Full()
+    log = make_log(stream)
+    log.info("one")
+    with log.together():
+        log.info("two")
+        log.info("three")
+    stream.room = True
+    log.info("four")
+    log.info("five")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["log-lost", "four", "five"]
+    assert lines[0]["lines"] == 3
 
 
 def test_requests_that_end_together_are_written_down_with_one_write() -> None:

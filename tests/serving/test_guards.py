@@ -109,6 +109,46 @@ class Held:
         return self.real(asked, k, why=why)
 
 
+def test_a_connection_too_many_is_429_and_one_that_ends_makes_room(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palate.serving.parsing.CONNECTIONS", 4)
+    with running([runs / "item-knn"], tmp_path / "s.sqlite") as (service, address):
+        host, port = address.removeprefix("http://").split(":")
+        idle = [socket.create_connection((host, int(port))) for _ in range(4)]
+        eventually(lambda: len(service.server.server_state.connections) == 4)
+        with client(address) as asked:
+            refused = asked.post("/v1/recommend", json=ASK)
+        assert (refused.status_code, refused.json()["code"]) == (429, "busy")
+        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["connection"] == "close"
+        assert refused.headers["x-content-type-options"] == "nosniff"
+        idle += [socket.create_connection((host, int(port))) for _ in range(6)]
+        eventually(lambda: len(service.server.server_state.connections) == 8)
+        gone = [one for one in idle[4:] if _hung_up(one)]
+        assert len(gone) == 2, "twice as many are heard, no more"
+        for one in idle:
+            one.close()
+        eventually(lambda: not service.server.server_state.connections)
+        with client(address) as asked:
+            assert asked.post("/v1/recommend", json=ASK).status_code == 200
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    connection.settimeout(0.2)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_every_number_of_this_machine_is_local(server: Any) -> None:
+    for host, status in (("127.0.0.2:80", 200), ("[::1]:80", 200), ("10.0.0.1", 421), ("localhost.example", 421)):
+        assert server.get("/health", headers={"Host": host}).status_code == status, host
+
+
 def test_a_full_queue_is_429_and_those_who_wait_are_answered(runs: Path, tmp_path: Path) -> None:
     limits = Limits(waiting=3, seconds=20)
     with running([runs / "item-knn"], tmp_path / "s.sqlite", limits=limits) as (service, address):

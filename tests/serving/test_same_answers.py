@@ -15,6 +15,8 @@ from palate.cli.main import main
 from palate.core.protocols import ScoresTexts
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
+from palate.core.run import Run
+from palate.experiment import fit, make_plan
 from palate.questions import Filter, Question, together
 from palate.reasons import split as parts_of
 from palate.runs import FittedRun
@@ -154,6 +156,24 @@ def test_a_new_item_that_lacks_a_named_part_of_a_text_scores_lower_as_stated(run
             assert told.status_code == 200, told.text
             again = asked.post("/v1/explain", json={"history": history, "items": [f"new-{n}"]}).json()
             assert np.isclose(one["score"] - again["recommended"][0]["score"], part["drop"], atol=1e-5)
+
+
+def test_an_event_that_moves_nothing_is_no_reason(runs: Path, server: Any, tmp_path: Path) -> None:
+    """Popularity answers everybody alike; a history of one event has nothing left without it."""
+    fit(make_plan("popularity", "world-test"), tmp_path / "popularity", Run())
+    asker = Asker(FittedRun.open(tmp_path / "popularity"))
+    (answer,) = asker.answers([asker.read(Question(user="r0001"))], 5, why=True)
+    assert answer.methods is not None
+    assert answer.methods.because == "none: no event moves a score by being left out"
+    assert [one.because for one in answer.recommended] == [[]] * 5
+    for history, said in ((["b001"], "none: without its only event a history says nothing"),
+                          ([], "none: there is no history")):  # fmt: skip
+        body = {"run": "item-knn", "history": history, "k": 2, "why": True}
+        told = server.post("/v1/recommend", json=body).json()
+        assert told["methods"]["because"] == said
+        batch = server.post("/v1/recommend/batch", json={"run": "item-knn", "questions": [{"history": history}],
+                                                         "k": 2, "why": True})  # fmt: skip
+        assert batch.json() == [told]
 
 
 def test_what_reads_no_texts_says_so_and_shows_none(

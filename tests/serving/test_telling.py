@@ -61,6 +61,18 @@ def test_the_next_answer_of_a_user_reads_their_events(told: tuple[Service, Any],
     assert after["recommended"] != before["recommended"][1:]
 
 
+def test_an_event_that_the_data_hold_already_is_not_counted_again(told: tuple[Service, Any], runs: Path) -> None:
+    """The run may have been fitted anew on an export of what the server was told; the same again, later, is news."""
+    _, asked = told
+    data = Asker(FittedRun.open(runs / "sasrec")).dataset
+    first = int(data.histories.starts[data.user_rows_of(["r0005"])[0]])
+    item, time = data.item_ids[int(data.item_rows[first])], int(data.times[first])
+    before = asked.post("/v1/recommend", json={"run": "sasrec", "user": "r0005"}).json()["events"]
+    for more, key, at in ((0, "held", time), (1, "again", time + 1)):
+        assert asked.post("/v1/events", json=event(key, "r0005", item, time=at)).status_code == 200
+        assert asked.post("/v1/recommend", json={"run": "sasrec", "user": "r0005"}).json()["events"] == before + more
+
+
 def test_a_key_is_written_once_and_not_for_two_events(told: tuple[Service, Any]) -> None:
     _, asked = told
     sent = event("once", "zoe", "b001", time=1)
