@@ -255,6 +255,77 @@ def test_a_curve_grows_while_a_fit_learns(browser: Any, address: str, here: Path
         expect(page.get_by_role("img", name=re.compile("NDCG@10 on validation"))).to_be_visible()
 
 
+def test_failures_are_said_and_mended_by_asking_again(browser: Any, address: str) -> None:
+    """The server is gone, then busy, then there; nobody reloads the page. Its console tells of the first two."""
+    from playwright.sync_api import expect
+
+    context = browser.new_context(base_url=address, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": "too many wait", "code": "busy"}}
+    page.route("**/v1/recommend", lambda route: route.abort())
+    page.goto("/reader?run=item-knn&user=r0003")
+    alarm = page.get_by_role("alert")
+    expect(alarm).to_contain_text("The server does not answer")
+    page.unroute("**/v1/recommend")
+    page.route("**/v1/recommend", lambda route: route.fulfill(**busy))
+    page.get_by_role("button", name="Try again").click()
+    expect(alarm).to_contain_text("Asking again by itself")
+    page.unroute("**/v1/recommend")
+    expect(page.locator(".card-title").first).to_be_visible()
+    expect(alarm).to_have_count(0)
+    held: list[Any] = []
+    page.route("**/v1/items?*", lambda route: held.append(route))
+    page.goto("/catalogue?run=item-knn")
+    expect(page.get_by_role("status").first).to_contain_text("Loading")
+    page.unroute("**/v1/items?*")
+    for route in held:
+        route.continue_()
+    expect(page.locator(".tile").first).to_be_visible()
+    context.close()
+
+
+def test_a_server_with_one_run_that_was_never_measured(browser: Any, runs: Path, tmp_path: Path) -> None:
+    """Every view says what is not there, and has its heading."""
+    shutil.copytree(runs / "item-knn", tmp_path / "item-knn")
+    with running([tmp_path / "item-knn"], tmp_path / "s.sqlite") as (_, where), page_in(browser, where) as page:
+        for place, said in (
+            ("/leaderboard", "palate evaluate"),
+            ("/compare?user=r0003", "a comparison needs two"),
+            ("/catalogue?new=1", "No run that is served can take a new item"),
+            ("/catalogue?q=nothingatall", "Nothing found"),
+            ("/reader", "Why: there is no history."),
+        ):
+            page.goto(place)
+            settle(page)
+            assert page.locator("h1").count() == 1, place
+            assert said in page.locator("main").inner_text(), place
+        page.locator(".card").first.get_by_role("button", name="Add to history").click()
+        page.get_by_text("Why: without its only event a history says nothing.").wait_for()
+
+
+def test_all_of_a_view_is_reached_by_the_tab_key(browser: Any, address: str) -> None:
+    """What the keyboard meets, in order, is every link, button and field that is shown, and each shows that it is."""
+    within = "a[href], button:not([disabled]), input:not([disabled]), select:not([disabled]), summary"
+    shown = f"() => [...document.querySelectorAll('{within}')].filter((one) => one.checkVisibility()).length"
+    mark = """() => { const one = document.activeElement; const style = getComputedStyle(one);
+      const ring = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
+      const first = !one.dataset.met; one.dataset.met = 'yes'; return [one.tagName, first, ring]; }"""
+    with page_in(browser, address) as page:
+        for place in ("/leaderboard", "/catalogue?run=tiger&item=b003"):
+            page.goto(place)
+            settle(page)
+            wanted, met = page.evaluate(shown), 0
+            for _ in range(3 * wanted):
+                page.keyboard.press("Tab")
+                name, first, ring = page.evaluate(mark)
+                if name == "BODY" or not first:
+                    break
+                assert ring, page.evaluate("() => document.activeElement.outerHTML")
+                met += 1
+            assert met >= wanted - page.locator("input[type=radio]:not(:checked)").count(), place
+
+
 def test_a_server_with_tokens_asks_for_one(browser: Any, runs: Path, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 

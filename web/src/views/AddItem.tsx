@@ -22,7 +22,13 @@ export function AddItem({ run }: { run: RunCard }) {
   const named = useRef<{ title: string; item: string }>(undefined);
   const [added, setAdded] = useState<Schemas["Added"]>();
   const target = able.find((one) => one.name === run.name) ?? able[0];
-  if (!target) return <Empty title="No run that is served can take a new item.">Serve one that reads texts, such as text-cosine or TIGER.</Empty>;
+  if (!target)
+    return (
+      <section className="stack">
+        <h1>Add an item</h1>
+        <Empty title="No run that is served can take a new item.">Serve one that reads texts, such as text-cosine or TIGER.</Empty>
+      </section>
+    );
 
   async function send(event: React.FormEvent) {
     event.preventDefault();

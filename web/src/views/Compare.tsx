@@ -45,9 +45,12 @@ export function Compare() {
   };
   if (runs.length < 2)
     return (
-      <Empty title="One run is served; a comparison needs two.">
-        Start the server with more: <code>palate serve RUN RUN</code>
-      </Empty>
+      <section className="stack">
+        <h1>Side by side</h1>
+        <Empty title="One run is served; a comparison needs two.">
+          Start the server with more: <code>palate serve RUN RUN</code>
+        </Empty>
+      </section>
     );
   return (
     <div className="with-side">

@@ -9,7 +9,13 @@ import { useHeld } from "../state/reader";
 export function Leaderboard() {
   const { runs } = useHeld();
   const said = useAsked(`leaderboard/${runs.map((run) => run.opened).join()}`, (signal) => get("/v1/leaderboard", undefined, signal));
-  if (said.problem) return <Failure problem={said.problem} again={said.again} />;
+  if (said.problem)
+    return (
+      <>
+        <h1>Leaderboard</h1>
+        <Failure problem={said.problem} again={said.again} />
+      </>
+    );
   if (!said.data)
     return (
       <>
@@ -22,9 +28,12 @@ export function Leaderboard() {
   return (
     <>
       {tables.length === 0 && (
-        <Empty title="No run has been measured yet.">
-          <code>palate evaluate RUN</code> asks it the test questions once; the figures then stand here.
-        </Empty>
+        <>
+          <h1>Leaderboard</h1>
+          <Empty title="No run has been measured yet.">
+            <code>palate evaluate RUN</code> asks it the test questions once; the figures then stand here.
+          </Empty>
+        </>
       )}
       {tables.map((table, i) => (
         <OneTable key={`${table.data}/${table.split}/${table.protocol}/${i}`} table={table} />

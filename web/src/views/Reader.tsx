@@ -48,6 +48,7 @@ export function Reader() {
   const data = said.data;
   const moves = useMoves(data?.answer);
   const list = data?.answer.recommended ?? [];
+  const noReason = data?.answer.methods?.because.match(/^none: (.*)/)?.[1];
   const readsTexts = data?.answer.methods?.text_parts === "leave-one-part-out";
   return (
     <div className="with-side">
@@ -81,6 +82,7 @@ export function Reader() {
             </Card>
           ))}
         </ol>
+        {list.length > 0 && noReason && <p className="hint">Why: {noReason}.</p>}
         {list.some((one) => one.because?.length) && (
           <p className="hint">
             Why: how much the score changes when one event is taken out of the history
