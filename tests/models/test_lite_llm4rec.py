@@ -15,9 +15,11 @@ from torch import Tensor
 from palate.core import store
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, StoreError
+from palate.core.protocols import TwoTower
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.models.hierarchical.lite_llm4rec import LiteLLM4Rec
+from palate.parts.retrieval import Indexed
 from palate.systems import build
 from tests.backbones.checkpoints import bert, seq2seq
 from tests.models.coloured_logs import COLOURS, EACH, NANO, N, log_of, rainbow, recall
@@ -131,6 +133,47 @@ def test_heads_score_by_hand(tied: LiteLLM4Rec, log: Dataset) -> None:
                 assert network.rows is not None
                 expected = network.rows.weight @ state + network.bias
         np.testing.assert_allclose(scores_of(system, asked)[0], expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["free", "tied"])
+def test_two_towers_stand_behind_every_score(head: str, log: Dataset, tmp_path: Path) -> None:
+    """The products of its vectors are its scores, the bias of a free head included, while the catalogue grows and
+    shrinks; whatever changes an item's vector changes the version."""
+    system = fitted({"head": head}, steps=5, data=log)
+    assert isinstance(system, TwoTower)
+    asked = Requests.of([[5, 9, 40], [], [N, 3]])
+    versions = [system.vectors_version]
+
+    def check() -> None:
+        users, items, scores = system.user_vectors(asked), system.item_vectors(), scores_of(system, asked)
+        assert items.shape == (scores.shape[1], 32 + (head == "free"))
+        np.testing.assert_array_equal(np.isnan(users).all(1), [False, True, False])
+        np.testing.assert_array_equal(np.isnan(items), np.broadcast_to(np.isnan(scores[:1]).T, items.shape))
+        np.testing.assert_allclose(users[[0, 2]] @ items.T, scores[[0, 2]], atol=1e-4)
+        indexed, own = Indexed(system).recommend(asked, 5), system.recommend(asked, 5)
+        np.testing.assert_allclose(indexed.scores, own.scores, atol=1e-4)
+
+    check()
+    new = pl.DataFrame({"item": ["new"], "title": ["teal vase 5"]})
+    system.add_items(replace(log, items=pl.concat([log.items, new], how="diagonal")))
+    versions.append(system.vectors_version)
+    check()
+    assert np.isnan(system.item_vectors()[N]).any() == (head == "free"), "it has no row of its own"
+    indexed = Indexed(system)
+    system.retire_items(np.array([3]))
+    versions.append(system.vectors_version)
+    check()
+    assert np.isnan(system.item_vectors()[3]).all()
+    with pytest.raises(StoreError, match="call refresh"):
+        indexed.recommend(asked, 5)
+    system.save(tmp_path)
+    assert store.load(tmp_path).vectors_version == versions[-1]
+    other = fitted({"head": head, "learns": "user"}, steps=1, data=log)
+    more = fitted({"head": head, "learns": "user", "training.learning_rate": 0.5}, steps=1, data=log)
+    assert other.items.held is not None
+    assert more.items.held is not None
+    versions += [other.vectors_version, more.vectors_version]
+    assert len(set(versions)) == len(versions), "the head's weights count, too"
 
 
 def test_new_items_are_answered_by_a_tied_head_and_only_read_by_a_free_one(
