@@ -15,6 +15,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.systems import build
 from palate.training import loop
+from palate.training.item_readers import ROLES
 from tests.models.coloured_logs import N, rainbow
 
 LEARNING = {
@@ -46,6 +47,8 @@ def test_it_learns_answers_and_comes_back(
     system: Any = build(name, preset=preset).fit(data, Run(max_steps=2))
     known, rates = LEARNING[name, preset]
     assert system.facts["pretrained models"] == known
+    drawn = [role for role, before in known.items() if before == "no"]
+    assert system.notes == tuple(f"the {ROLES[role]} (llama) was drawn from nothing" for role in drawn)
     assert system.facts["training"]["steps"] == 2
     (only,) = loops
     pace = only.config.rate(2, only.config.epochs * len(only.batches)) / only.config.learning_rate
@@ -57,6 +60,37 @@ def test_it_learns_answers_and_comes_back(
     assert np.isfinite(scores).all()
     system.save(tmp_path / "saved")
     np.testing.assert_array_equal(np.concatenate(list(store.load(tmp_path / "saved").score_blocks(asked))), scores)
+
+
+@pytest.mark.parametrize(("name", "other"), [("hllm", "User LLM"), ("lite-llm4rec", "Recommendation LLM")])
+def test_reports_and_their_tables_say_which_model_was_none_before(name: str, other: str, tmp_path: Path) -> None:
+    """A word such as ``no`` beside a run does not say that half of it was drawn from nothing."""
+    from rich.console import Console
+
+    from palate.evaluation.reports import read_report
+    from palate.evaluation.tables import leaderboard
+    from palate.experiment import evaluate, fit, make_plan
+
+    said = (
+        "small: the Item LLM (nano) was taught on the data's own texts alone",
+        f"small: the {other} (llama) was drawn from nothing",
+    )
+    run = fit(make_plan(name, "world-test", preset="tiny", seeds=2), tmp_path / "small", Run(max_steps=1))
+    report = evaluate(run)
+    assert report.notes == said, "once, however many seeds"
+    (written,) = tmp_path.glob("small/reports/*/")
+    assert read_report(written).notes == said
+    console = Console(width=200, record=True)
+    console.print(leaderboard([report]))
+    shown = console.export_text()
+    assert all(note in shown for note in said)
+
+
+def test_an_encoder_begun_anew_is_said_to_be() -> None:
+    scratch = {"item_model": {"name": "minilm", "settings": {"scratch": True}}}
+    if minilm_is_here():
+        system: Any = build("hllm", scratch, preset="minilm").fit(rainbow(20), Run(max_steps=1))
+        assert system.notes[0] == "the Item LLM (minilm) was drawn from nothing"
 
 
 @pytest.mark.parametrize(("name", "other"), [("hllm", "user_model"), ("lite-llm4rec", "rec_model")])

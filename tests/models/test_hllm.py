@@ -144,8 +144,8 @@ def test_a_collapse_is_an_error_and_no_success() -> None:
     system = fitted({"alarm_steps": 100}, data=rainbow(20, same=True), steps=3)
     assert system.facts["note"] == "item vectors had collapsed when training ended"
     assert isinstance(system, TakesNotes), "its reports say so"
-    assert system.notes == (system.facts["note"],)
-    assert fitted(data=rainbow(20), steps=3).notes == ()
+    assert system.notes[-1] == system.facts["note"]
+    assert "collapsed" not in "".join(fitted(data=rainbow(20), steps=3).notes)
 
 
 # -- what it learns ----------------------------------------------------------------------------------------------------

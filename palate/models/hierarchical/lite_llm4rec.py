@@ -309,10 +309,7 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
 
     def remarks(self) -> dict[str, Any]:
         """What the two models knew before."""
-        return {
-            "pretrained models": {"item": self.item_model.pretrained, "rec": self.rec_model.pretrained},
-            "models": {"item": self.item_model.version, "rec": self.rec_model.version},
-        }
+        return self.known_before()
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
