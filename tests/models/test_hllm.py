@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -483,6 +484,22 @@ def test_published_weights_are_read_from_one_file_of_their_layout(tmp_path: Path
         system.take_released(path, data)
     with pytest.raises(StoreError, match=r"read as \.safetensors only"):
         system.take_released(tmp_path / "pytorch_model.bin", data)
+
+
+def test_a_system_whose_adapters_were_merged_answers_as_before_without_the_base(tmp_path: Path) -> None:
+    """Item vectors are of other weights by name, so they are read anew before they are saved."""
+    causal(tmp_path / "base")
+    item = {"name": "hub", "settings": {"model": str(tmp_path / "base"), "tune": "lora"}}
+    system = fitted({"item_model": item}, steps=5, data=rainbow(20))
+    asked = Requests.of([[3, 9], [20]])
+    before = np.concatenate(list(system.score_blocks(asked)))
+    system.item_model.merge()
+    system.settle()
+    merged = np.concatenate(list(system.score_blocks(asked)))
+    np.testing.assert_allclose(merged, before, atol=1e-4)
+    system.save(tmp_path / "merged")
+    shutil.rmtree(tmp_path / "base")
+    np.testing.assert_array_equal(np.concatenate(list(store.load(tmp_path / "merged").score_blocks(asked))), merged)
 
 
 def test_settings_that_leave_nothing_to_learn_or_to_answer_from() -> None:
