@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,72 @@ def test_one_pass_answers_whatever_is_asked(tied: LiteLLM4Rec, monkeypatch: pyte
     for k in (1, 100):
         tied.recommend(Requests.of([[5, 9, 40], [3]]), k)
     assert calls == [[3, 1], [3, 1]]
+
+
+def recommender(kind: str, folder: Path) -> dict[str, object]:
+    """The setting of a small Recommendation LLM: a decoder over vectors, nano, the encoder of a T5, BERT."""
+    if kind in ("hub", "hub-encoder"):
+        (bert if kind == "hub-encoder" else seq2seq)(folder)
+        return {"name": kind, "settings": {"model": str(folder)}}
+    return {"name": kind, "settings": NANO if kind == "nano" else {"layers": 1}}
+
+
+class Watched:
+    """Every forward of every transformer of a system while it is inside: whose, and over how many places."""
+
+    def __init__(self, system: LiteLLM4Rec) -> None:
+        from transformers import PreTrainedModel
+
+        self.calls: list[tuple[str, int]] = []
+        self.hooks = []
+        for half, model in (("item", system.item_model.model), ("rec", system.rec_model.model)):
+            for module in model.modules():
+                if isinstance(module, PreTrainedModel):
+                    self.hooks.append(module.register_forward_pre_hook(partial(self._heard, half), with_kwargs=True))
+
+    def _heard(self, half: str, module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        self.calls.append((half, given["inputs_embeds"].shape[0] * given["inputs_embeds"].shape[1]))
+
+    def __enter__(self) -> list[tuple[str, int]]:
+        return self.calls
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("kind", ["llama", "nano", "hub", "hub-encoder"])
+def test_a_request_is_one_forward_of_the_transformer_itself(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many answers are asked for. Nothing is generated: neither by ``generate`` nor by a decoder of a T5."""
+    from transformers import GenerationMixin
+
+    system = fitted({"rec_model": recommender(kind, tmp_path), "prefixes": "all"}, steps=2, data=rainbow(20))
+    monkeypatch.setattr(GenerationMixin, "generate", lambda *_, **__: pytest.fail("something was generated"))
+    for k in (1, 10, N):
+        with Watched(system) as calls:
+            system.recommend(Requests.of([[5, 9, 40]]), k)
+        assert calls == [("rec", 3)]
+
+
+def test_texts_of_any_length_are_equally_many_places() -> None:
+    """The Item LLM reads ten times more, once an item; the Recommendation LLM reads a place an item all the same."""
+    places: dict[int, dict[str, int]] = {}
+    for times in (1, 10):
+        data = rainbow(20)
+        longer = data.items.with_columns(pl.concat_str([pl.col("title")] * times, separator=" "))
+        data = replace(data, items=longer)
+        system = fitted({"max_tokens": 400}, steps=1, data=data)
+        batch = next(iter(system.lesson(data, Run()).batches.epoch(0)))
+        with Watched(system) as taught:
+            system.loss(batch)
+        with Watched(system) as answered:
+            system.recommend(Requests.of([[5, 9, 40], [3]]), 10)
+        assert answered == [("rec", 3 + 1)]
+        places[times] = {half: sum(n for of, n in taught if of == half) for half in ("item", "rec")}
+    assert places[1]["rec"] == places[10]["rec"] == 20 * 8
+    assert places[10]["item"] > 8 * places[1]["item"] > 0
 
 
 def test_texts_teach_what_nobody_met_and_shuffled_texts_do_not(tied: LiteLLM4Rec, log: Dataset) -> None:
@@ -236,9 +303,7 @@ def test_learns_a_hundred_users_by_heart() -> None:
 @pytest.mark.parametrize("kind", ["hub-encoder", "hub", "nano"])
 def test_prompts_stand_around_the_items_whatever_the_model(kind: str, tmp_path: Path) -> None:
     """An encoder, the encoder of a T5, a decoder: each learns, and reads as many places as items and prompts have."""
-    if kind != "nano":
-        (bert if kind == "hub-encoder" else seq2seq)(tmp_path)
-    rec = {"name": kind, "settings": NANO if kind == "nano" else {"model": str(tmp_path)}}
+    rec = recommender(kind, tmp_path)
     prompts = {"before": "red sea", "after": "books about"}
     data = rainbow(30)
     system = fitted({"rec_model": rec, **prompts, "prefixes": "all"}, steps=4, data=data)
