@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from palate.core import store
-from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, StoreError, TrainingError
 from palate.core.item_vectors import keys_of
 from palate.core.protocols import TakesNotes, TwoTower
+from palate.core.ranks import ranks
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.batches import SequenceBatch
@@ -32,7 +32,7 @@ from palate.parts.packing import Packing
 from palate.parts.retrieval import Indexed
 from palate.systems import build
 from palate.training.loop import seeded
-from tests.backbones.checkpoints import causal
+from tests.backbones.checkpoints import WORDS, causal
 from tests.models.coloured_logs import COLOURS, EACH, HOUR, NANO, N, log_of, rainbow, recall
 
 SMALL: dict[str, object] = {
@@ -278,22 +278,23 @@ def test_vectors_of_other_weights_prefix_or_length_are_never_read(painter: HLLM,
 
 
 def test_the_time_of_day_decides_what_comes_next_and_only_timestamps_tell() -> None:
-    """After a morning comes one half of the colours, after an evening the other."""
+    """After each of four hours of the day comes a colour of its own, which texts do not foretell: 8 of the 32 items
+    that are met. With the hours nearly every target is among the first ten, without them no more than by lot (0.31)."""
     rng = np.random.default_rng(0)
-    evening = rng.random((200, 8)) < 0.5
-    items = rng.integers(0, N // 2, evening.shape)
-    items[:, 1:] += np.where(evening[:, :-1], N // 2, 0)
-    times = (np.arange(8) * 24 + np.where(evening, 20, 8)) * HOUR
+    hours = rng.integers(0, 4, (200, 8))
+    items = rng.integers(0, EACH, hours.shape) + EACH * rng.integers(0, 4, hours.shape)
+    items[:, 1:] = items[:, 1:] % EACH + EACH * hours[:, :-1]
+    times = (np.arange(8) * 24 + 4 * hours + 1) * HOUR
     data = log_of(items, times)
-    late = evening[:, -1]
     requests = replace(Requests.for_users(data, np.arange(200)), times=times[:, -1] + HOUR)
+    targets = rng.integers(0, EACH, 200) + EACH * hours[:, -1]
     found = {}
     for parts in (0, 4):
-        system = fitted({"time_parts": parts, "time_width": 16}, data=data, steps=60)
-        best = system.recommend(requests, 10).item_rows
-        found[parts] = float(((best >= N // 2) == late[:, None]).mean())
+        system = fitted({"time_parts": parts, "time_width": 64}, data=data, steps=80)
+        scores = np.concatenate([block.copy() for block in system.score_blocks(requests)])
+        found[parts] = float((ranks([scores], targets) <= 10).mean())
     assert found[4] > 0.9
-    assert found[0] < 0.65
+    assert found[0] < 0.4
 
 
 def test_times_that_nobody_knows_are_refused() -> None:
@@ -425,14 +426,69 @@ def test_a_target_is_never_told_apart_from_itself(objective: str, monkeypatch: p
     assert loss == pytest.approx(float(torch.nn.functional.softplus(-logits[0][:, 0].detach()).mean()), rel=1e-5)
 
 
-def test_the_published_setting_names_two_models_of_their_own() -> None:
+def test_the_published_setting_is_the_papers() -> None:
+    """Of PixelRec, by the paper and its public code; what differs on purpose stands at the head of the file."""
     config = paper()
-    assert config.item_model == Part(name="hub", settings=config.item_model.settings)
+    assert (config.negatives, config.length, config.max_tokens, config.batch_size) == (5632, 10, 256, 512)
+    assert (config.temperature, config.similar) == (0.07, 0.99)
+    assert config.prefix == "Compress the following sentence into embedding: "
+    assert (config.text.fields, config.text.named, config.text.separator) == (("title", "tag", "description"), True, "")
+    assert (config.learns, config.objective, config.pooling, config.cut) == ("both", "generative", "auto", "end")
+    assert (config.negatives_from, config.windows, config.dropout) == ("catalogue", "all", 0.0)
+    training = config.training
+    assert (training.learning_rate, training.weight_decay, training.epochs) == (1e-4, 0.01, 5)
+    assert (training.schedule, training.betas, training.patience) == ("cosine", (0.9, 0.999), 5)
+    for part in (config.item_model, config.user_model):
+        assert (part.name, part.settings["recompute"]) == ("hub", True)
+        assert str(part.settings["model"]).startswith("TinyLlama/TinyLlama-1.1B-")
     system = build("hllm", preset="paper")
     assert isinstance(system, HLLM)
     assert system.item_model is not system.user_model
+    assert system.training.rates == {"tower": 1.0, "user": 1.0}
     with pytest.raises(ConfigError, match="neither a folder nor a model that was fetched before"):
         system.fit(rainbow(5), Run())
+
+
+def test_two_decoders_of_the_hub_learn_with_what_is_computed_twice(tmp_path: Path) -> None:
+    """The published setting on two small decoders, whose widths are the same and whose weights are not: both move, to
+    the weights that they have when nothing is computed twice, and a slot behind each text is the item's vector."""
+    words, data = WORDS.split(), rainbow(30)
+    titles = [f"{words[item % 12]} {words[item // 12]} {words[-1 - item % 5]}" for item in range(N)]
+    data = replace(data, items=data.items.with_columns(pl.Series("title", titles)))
+    causal(tmp_path / "item")
+    causal(tmp_path / "user", "qwen2")
+    ends = []
+    for again in (True, False):
+        parts = {
+            f"{half}_model": {"name": "hub", "settings": {"model": str(tmp_path / half), "recompute": again}}
+            for half in ("item", "user")
+        }
+        own = {"max_tokens": 20, "negatives": 40, "batch_size": 8, "training.warmup_steps": 0, "alarm_steps": 10}
+        system = build("hllm", {**parts, **own, "chunk_tokens": 200}, preset="paper")
+        assert isinstance(system, HLLM)
+        begun: dict[str, Tensor] = {}
+        lesson = system.lesson
+
+        def beginning(*given: Any, lesson: Any = lesson, system: HLLM = system, begun: Any = begun) -> Any:
+            begun |= {name: tensor.detach().clone() for name, tensor in system.fitted().named_parameters()}
+            return lesson(*given)
+
+        system.lesson = beginning  # type: ignore[method-assign]
+        system.fit(data, Run(max_steps=3))
+        network = system.fitted()
+        assert system.facts["training"]["steps"] == 3
+        assert (network.tower.pooling, network.projector) == ("slot", None)
+        assert not any("drawn" in note or "taught" in note for note in system.notes)
+        moved = {name for name, tensor in network.named_parameters() if not torch.equal(tensor, begun[name])}
+        for half in ("tower.network.", "user."):
+            layers = {name for name in begun if name.startswith(half) and "layers." in name}
+            assert layers <= moved
+            assert layers
+        assert "tower.slot" in moved
+        ends.append({name: tensor.detach() for name, tensor in network.named_parameters()})
+        assert (system.recommend(Requests.of([[3, 9]]), 5).item_rows >= 0).all()
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], atol=2e-5, rtol=1e-3, msg=name)
 
 
 def test_published_weights_are_read_from_one_file_of_their_layout(tmp_path: Path) -> None:
