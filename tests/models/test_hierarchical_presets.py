@@ -131,11 +131,11 @@ def test_what_was_known_before_tells_at_equal_steps() -> None:
     assert better.mean() - 1.96 * better.std() / np.sqrt(len(better)) > 0.5, "the two of the kind, out of sixteen"
 
 
+@pytest.mark.skipif(not minilm_is_here(), reason="the package with MiniLM's weights is not installed")
 def test_an_encoder_begun_anew_is_said_to_be() -> None:
     scratch = {"item_model": {"name": "minilm", "settings": {"scratch": True}}}
-    if minilm_is_here():
-        system: Any = build("hllm", scratch, preset="minilm").fit(rainbow(20), Run(max_steps=1))
-        assert system.notes[0] == "the Item LLM (minilm) was drawn from nothing"
+    system: Any = build("hllm", scratch, preset="minilm").fit(rainbow(20), Run(max_steps=1))
+    assert system.notes[0] == "the Item LLM (minilm) was drawn from nothing"
 
 
 @pytest.mark.parametrize(("name", "other"), [("hllm", "user_model"), ("lite-llm4rec", "rec_model")])

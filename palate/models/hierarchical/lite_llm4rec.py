@@ -337,11 +337,12 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
     def vectors_version(self) -> str:
         """Of the item vectors held, of which of them may be answered, and of all weights of the last fit beside those
         that made them."""
-        state = self.fitted().state_dict()
+        network = self.fitted()
         assert self.items.held is not None
 
         def rest() -> list[np.ndarray]:
-            said = digest({name: one for name, one in state.items() if not name.startswith(ITEM_HALF)})
+            state = network.state_dict().items()
+            said = digest({name: one for name, one in state if not name.startswith(ITEM_HALF)})
             return [np.frombuffer(said.encode(), dtype=np.uint8)]
 
         return f"{self.items.held.fingerprint} {self._version.of((self.facts,), rest)}"
