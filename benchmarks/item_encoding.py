@@ -31,14 +31,15 @@ class Drawn(TextModel[TuneConfig]):
 
     config_type = TuneConfig
     pretrained = "no"
+    hidden, layers, forward_width = 128, 2, 344
 
     def prepare(self, texts: object, run: Run, optimise: object = None, *, fitted_on: str = "") -> Drawn:
         torch.manual_seed(0)
         self._model = build_network(
             {
-                "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 344,
-                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
-                "max_position_embeddings": 512, "tie_word_embeddings": True,
+                "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": self.hidden,
+                "intermediate_size": self.forward_width, "num_hidden_layers": self.layers, "num_attention_heads": 4,
+                "num_key_value_heads": 4, "max_position_embeddings": 512, "tie_word_embeddings": True,
             }
         )  # fmt: skip
         return self
@@ -47,8 +48,7 @@ class Drawn(TextModel[TuneConfig]):
 def run(quick: bool = False) -> list[Result]:
     items, windows = (60, 4) if quick else (ITEMS, WINDOWS)
     rng = np.random.default_rng(0)
-    lengths = np.clip(rng.lognormal(3.4, 0.75, items), 5, 257).astype(np.int64)
-    tokens = ItemTokens.of(Ragged.from_lengths(rng.integers(0, VOCABULARY, lengths.sum()), lengths))
+    tokens = texts(items, rng)
     share = 1 / np.arange(1, items + 1)
     met = rng.choice(items, windows * EVENTS, p=share / share.sum())
     occurrences = torch.from_numpy(np.concatenate([met, rng.integers(0, items, windows * EVENTS)]))
@@ -68,6 +68,12 @@ def run(quick: bool = False) -> list[Result]:
         compare("item-encoding", ours, {said: naive}, repeats=repeats),
         compare("item-encoding, packing alone", ours, {alone: once}, repeats=repeats),
     ]
+
+
+def texts(items: int, rng: np.random.Generator) -> ItemTokens:
+    """Token ids of so many items, of skewed lengths."""
+    lengths = np.clip(rng.lognormal(3.4, 0.75, items), 5, 257).astype(np.int64)
+    return ItemTokens.of(Ragged.from_lengths(rng.integers(0, VOCABULARY, lengths.sum()), lengths))
 
 
 def learner(tower: ItemTower, weight: Tensor, vectors: Callable[[], Tensor]) -> Callable[[], Any]:

@@ -1,28 +1,33 @@
-"""One user answered from item vectors that lie ready, against the bare User LLM and a product.
+"""Users answered from item vectors that lie ready, against the bare User LLM and a product; and how those vectors are
+made. All on the CPU: the harness knows no other device.
 
 Ours begins at ``Requests`` with a history to leave out and ends at ``Rankings``. The reference is handed a tensor: the
 User LLM's forward pass over the history's vectors by the transformers library, one product with the normalised item
 vectors, and ``torch.topk``. Equal results first. The words beside a line hold the median and the 95th percentile of
 single answers, and the parts: reading the user, scanning the items, the rest. The index line stands against our exact
-search and says its recall.
+search and says its recall. Two more lines say rates: users a second where 64 ask at once, and items a second where a
+catalogue is encoded by a text model of MiniLM's size, packed, against the library's batches padded in catalogue order.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from benchmarks.harness import Result, compare, must
+from benchmarks.item_encoding import Drawn, padded, texts
 from palate.core.item_vectors import ItemVectors, keys_of
 from palate.core.ragged import Ragged
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.search import exact_top_k
 from palate.models.hierarchical.hllm import HLLM
+from palate.parts.item_tower import ItemTower
 from palate.parts.retrieval import Indexed
 from palate.systems import build
 from palate.training.loop import seeded
@@ -30,14 +35,17 @@ from palate.training.loop import seeded
 WIDTH, HISTORY, K, USERS = 384, 50, 10, 64
 SIZES = (10_000, 100_000)
 LARGE, NARROW = 1_000_000, 128
+BATCH = 16
+"""Items that the reference encodes together."""
 ROUNDING = 1e-4
 
 
 def run(quick: bool = False) -> list[Result]:
     if quick:
-        return [one_user(500, 32, repeats=2), index(500, 32)]
+        return [one_user(500, 32, repeats=2), many_users(500, 32, repeats=2), encoding(24, 1), index(500, 32)]
     lines = [one_user(n, WIDTH, repeats=21) for n in SIZES]
-    return [*lines, one_user(LARGE, NARROW, repeats=21), index(SIZES[0], WIDTH)]
+    rates = [many_users(SIZES[0], WIDTH, repeats=7), encoding(128, 3)]
+    return [*lines, one_user(LARGE, NARROW, repeats=21), *rates, index(SIZES[0], WIDTH)]
 
 
 def one_user(n: int, width: int, *, repeats: int) -> Result:
@@ -108,6 +116,50 @@ def latencies(indexed: Indexed, requests: Requests) -> str:
     parts = [1e3 * float(np.median(some)) for some in (reading, scanning)]
     rest = max(middle - sum(parts), 0.0)
     return f"p50 {middle:.2f} ms, p95 {late:.2f} ms (user {parts[0]:.2f}, scan {parts[1]:.2f}, rest {rest:.2f})"
+
+
+def many_users(n: int, width: int, *, repeats: int) -> Result:
+    """All users in one call."""
+    system, requests = serving(n, width)
+    indexed, model, tables = Indexed(system), system.user_model.model, system.tables
+    read = tables.read[torch.from_numpy(requests.histories.flat().astype(np.int64))].view(USERS, HISTORY, -1)
+
+    @torch.no_grad()
+    def bare() -> torch.Tensor:
+        states = model(inputs_embeds=read, use_cache=False).last_hidden_state[:, -1]
+        return torch.topk(F.normalize(states, dim=1) @ tables.compared.T, min(K + HISTORY, n)).values
+
+    best = indexed.recommend(replace(requests, leave_out=None), K).scores
+    must(np.allclose(best, bare()[:, :K].numpy(), atol=ROUNDING), "the scores of many users differ")
+    name = f"two-tower-serving, {USERS} users at once, {n:,} items of {width}"
+    line = compare(name, lambda: indexed.recommend(requests, K), {"forward + product + topk": bare}, repeats=repeats)
+    return replace(line, reference=f"{line.reference}; {USERS / line.seconds:,.0f} users/s on the CPU")
+
+
+class ItemModel(Drawn):
+    """As wide and as deep as MiniLM."""
+
+    hidden, layers, forward_width = 384, 6, 1032
+
+
+def encoding(n: int, repeats: int) -> Result:
+    """A catalogue read once, before anybody asks."""
+    tokens, model = texts(n, np.random.default_rng(0)), ItemModel().prepare([], Run())
+    tower = ItemTower(model.model, model.width, "mean", chunk_tokens=16_384)
+    rows = torch.arange(n)
+
+    @torch.no_grad()
+    def ours() -> torch.Tensor:
+        return tower(model, tokens, rows)
+
+    @torch.no_grad()
+    def plain() -> torch.Tensor:
+        return torch.cat([padded(model, tokens, some) for some in rows.split(BATCH)])
+
+    must(torch.allclose(ours(), plain(), atol=ROUNDING), "the vectors of packed and padded items differ")
+    name = f"two-tower-serving, {n:,} items encoded"
+    line = compare(name, ours, {f"batches of {BATCH}, padded": plain}, repeats=repeats)
+    return replace(line, reference=f"{line.reference}; {n / line.seconds:,.0f} items/s on the CPU")
 
 
 def index(n: int, width: int) -> Result:

@@ -220,7 +220,7 @@ def evaluate(
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained),
         cost=fitted.facts["cost"], marks=sorted(marks), notes=_searched(fitted),
     )  # fmt: skip
-    report = replace(report, notes=(*report.notes, *notes))
+    report = replace(report, notes=tuple(dict.fromkeys((*report.notes, *notes))))  # seeds often say the same
     write_report(report, fitted.report_folder(protocol))
     return report
 

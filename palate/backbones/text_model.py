@@ -214,6 +214,17 @@ class TextModel(ABC, Generic[C]):
             words = np.setdiff1d(np.arange(self._first_size), [i for i in special if i is not None])
             insert_prompt(self.model, self.config.prompt_vectors, words)
 
+    def merge(self) -> Self:
+        """Fold adapters into the weights beside which they stand, ``W + alpha / rank · B A``: the same answers up to
+        rounding, that of bf16 where the base is, without the adapters' work. What is saved from now on is whole and
+        needs no base; it would go on learning as ``tune=full``. Raises ``ConfigError`` where there are no adapters."""
+        if self.config.tune != "lora":
+            raise ConfigError(f"there are no adapters to merge: this model is tuned with tune={self.config.tune}")
+        _merge_adapters(self.model)
+        self.config = self.config.model_copy(update={"tune": "full"})
+        self.model.requires_grad_(True)
+        return self
+
     # -- on disk -------------------------------------------------------------------------------------------------------
 
     def _by_reference(self) -> bool:
@@ -329,6 +340,18 @@ def _insert_adapters(model: Any, config: TuneConfig) -> None:
             parameter.data = parameter.data.float()
         parameter.requires_grad_(new or id(parameter) in rows)
     model.train(training)
+
+
+def _merge_adapters(model: Any) -> None:
+    """Each layer with adapters gives way to the one it holds, which takes over what they add."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in [(name, m) for name, m in model.named_modules() if isinstance(m, LoraLayer)]:
+        layer.merge()
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from palate.core.errors import ConfigError, MissingExtraError, StoreError, nearest
+from palate.core.errors import ConfigError, MissingExtraError, MisuseError, StoreError, nearest
 from palate.core.protocols import FloatArray, TwoTower
 from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Rankings
@@ -173,7 +173,11 @@ class Indexed:
         **how: Any,
     ) -> None:
         """``queries`` are what recall is measured with; without them some items ask for their neighbours, drawn by
-        lot. ``how`` are settings of the index (``HOW``)."""
+        lot. ``how`` are settings of the index (``HOW``). Raises ``MisuseError`` for a system that compares no two
+        vectors."""
+        if not isinstance(system, TwoTower):
+            what = f"the scores of {type(system).__name__} are no products of two vectors"
+            raise MisuseError(f"{what}: ask it without an index")
         self.system, self.kind, self.at_least, self.how, self.queries = system, kind, at_least, how, queries
         self.refresh()
 

@@ -40,6 +40,9 @@ class Items(Protocol):
 C = TypeVar("C", bound=Config)
 N = TypeVar("N", bound=nn.Module)
 
+ROLES = {"item": "Item LLM", "user": "User LLM", "rec": "Recommendation LLM"}
+"""The two models of such a system, by the first word of their setting."""
+
 
 class ReadsItems(GradientSystem[C, N]):
     """Adds the items to the shell. Settings have ``text``, how an item reads, and ``cached_epochs``: how long a second
@@ -91,6 +94,28 @@ class ReadsItems(GradientSystem[C, N]):
     def settle(self) -> None:
         """Item vectors of the present weights."""
         self.items.settle(self.fitted(), self.version)
+
+    # -- what is said of it ------------------------------------------------------------------------------------------
+
+    def known_before(self) -> dict[str, Any]:
+        """Facts of a fit: what each of the two models knew before, and which it was."""
+        models = {field.partition("_")[0]: part for field, part in self.parts.items() if field.endswith("_model")}
+        return {
+            "pretrained models": {role: model.pretrained for role, model in models.items()},
+            "models": {role: model.version for role, model in models.items()},
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What every report of it must say: a model called a language model that was none before this fit, and how
+        training ended where it ended badly."""
+        said = []
+        for role, kind in self.facts.get("pretrained models", {}).items():
+            if kind == "no":
+                name = getattr(self.config, f"{role}_model").name
+                how = "was taught on the data's own texts alone" if name == "nano" else "was drawn from nothing"
+                said.append(f"the {ROLES[role]} ({name}) {how}")
+        return (*said, *([str(self.facts["note"])] if "note" in self.facts else []))
 
     # -- a catalogue that grows --------------------------------------------------------------------------------------
 

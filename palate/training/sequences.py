@@ -92,10 +92,7 @@ class SequenceSystem(GradientSystem[C, N], ScoresAll):
         """``[B, D]`` the state after each history, NaN for an empty one; where items have offsets, one more column."""
         network = self.fitted()
         states = sequence_states(requests, read=network.read, table=network.table, length=self.length)
-        if network.offsets is None:
-            return states
-        ones = np.where(np.isnan(states[:, :1]), np.float32(np.nan), np.float32(1))
-        return np.concatenate([states, ones], axis=1)
+        return states if network.offsets is None else with_ones(states)
 
     def item_vectors(self) -> FloatArray:
         """``[N, D]`` what states are compared with; offsets stand in one more column."""
@@ -154,6 +151,12 @@ def sequence_states(
         states[batch.order[int((batch.lengths > 0).sum()) :].to(states.device)] = torch.nan
         found.append(states.float().cpu().numpy())
     return np.concatenate(found) if found else np.zeros((0, table.shape[1]), dtype=np.float32)
+
+
+def with_ones(states: FloatArray) -> FloatArray:
+    """``[B, D]`` → ``[B, D + 1]``: the column that meets the offsets of items; NaN in a row of NaN."""
+    ones = np.where(np.isnan(states[:, :1]), np.float32(np.nan), np.float32(1))
+    return np.concatenate([states, ones], axis=1)
 
 
 def told_blocks(

@@ -57,12 +57,12 @@ def drawn(kind: type, config: Any) -> Any:
         return kind(config).eval()
 
 
-def bert(folder: Path) -> Any:
+def bert(folder: Path, places: int = 64) -> Any:
     from transformers import BertConfig, BertModel
 
     size = save_tokenizer(folder)
     model = drawn(BertModel, BertConfig(vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                                        intermediate_size=64, max_position_embeddings=64))  # fmt: skip
+                                        intermediate_size=64, max_position_embeddings=places))  # fmt: skip
     model.save_pretrained(folder)
     return model
 
@@ -78,15 +78,15 @@ def llama_of_letters(folder: Path) -> None:
     drawn(LlamaForCausalLM, config).save_pretrained(folder)
 
 
-def causal(folder: Path, family: str = "llama", tied: bool = False) -> Any:
+def causal(folder: Path, family: str = "llama", tied: bool = False, places: int = 128) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     size = save_tokenizer(folder)
     common = {"vocab_size": size, "tie_word_embeddings": tied, "bos_token_id": 2, "eos_token_id": 4, "pad_token_id": 0}
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "max_position_embeddings": 128}  # fmt: skip
+             "num_key_value_heads": 2, "max_position_embeddings": places}  # fmt: skip
     if family == "gpt2":
-        model = drawn(GPT2LMHeadModel, GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **common))
+        model = drawn(GPT2LMHeadModel, GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=places, **common))
     elif family == "qwen2":
         model = drawn(Qwen2ForCausalLM, Qwen2Config(**common, **sizes))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,52 @@ def test_adapters_add_nothing_before_they_learn_and_spare_the_head(folders: dict
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert all(3 in p.shape for n, p in lm.model.named_parameters() if ".lora_" in n)
     assert not lm.model.training
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_merged_adapters_answer_as_they_did_and_need_no_base(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What learnt is in the weights of the checkpoint's own layers, which are saved whole; not even the library of
+    adapters is needed to read them."""
+    checkpoint(tmp_path / "base", family)
+    lm, base = door(tmp_path / "base", tune="lora"), door(tmp_path / "base")
+    for one in (lm, base):
+        with seeded(Run(seed=2)):
+            one.add_tokens(NEW)
+    tune(lm)
+    lm.model.eval()
+    ids, mask = lm.padded(lm.read(["a red <a_1><b_2>", "old <c_3>"]))
+    with torch.no_grad():
+        before, untaught = whole(lm, lm.model, ids, mask), whole(base, base.model, ids, mask)
+        assert lm.merge() is lm
+        merged = whole(lm, lm.model, ids, mask)
+    assert (before - untaught).abs().max() > 0.1, "there is something to merge"
+    torch.testing.assert_close(merged, before, atol=1e-4, rtol=1e-4)
+    assert set(lm.model.state_dict()) == set(base.model.state_dict()), "nothing of an adapter is left"
+    lm.save(tmp_path / "merged")
+    shutil.rmtree(tmp_path / "base")
+    monkeypatch.setitem(sys.modules, "peft", None)
+    again = store.load(tmp_path / "merged")
+    with torch.no_grad():
+        assert torch.equal(whole(again, again.model, ids, mask), merged)
+    assert all(parameter.requires_grad for parameter in again.model.parameters())
+    with pytest.raises(ConfigError, match="there are no adapters to merge: this model is tuned with tune=full"):
+        again.merge()
+
+
+def test_adapters_merge_into_half_precision_up_to_its_rounding(folders: dict[str, Path]) -> None:
+    lm = door(folders["llama"], tune="lora", precision="bf16")
+    with seeded(Run(seed=2)):
+        lm.add_tokens(NEW)
+    tune(lm)
+    lm.model.eval()
+    ids, mask = lm.padded(lm.read(["a red <a_1><b_2>", "old <c_3>"]))
+    with torch.no_grad():
+        before = lm.states(lm.embed(ids), mask)[mask].float()
+        after = lm.merge().states(lm.embed(ids), mask)[mask].float()
+    assert {p.dtype for n, p in lm.model.named_parameters() if not n.endswith("rows")} == {torch.bfloat16}
+    assert torch.cosine_similarity(before, after, dim=-1).min() > 0.999
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])

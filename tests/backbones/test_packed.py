@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from palate.backbones.text_model import TextModel
 from palate.backbones.vector_model import HubDecoder, HubDecoderConfig, Llama, LlamaConfig
 from palate.core import store
 from palate.core.errors import ConfigError
+from palate.core.ragged import Ragged
 from palate.core.run import Run
 from palate.parts.item_tower import ItemTokens, ItemTower, attend_within
 from palate.parts.packing import Packing
@@ -27,11 +30,11 @@ KINDS = ("llama", "qwen2", "gpt2", "t5", "bert")
 """With shared heads of keys, with biases, with learnt places, with relative places (padded groups), an encoder."""
 
 
-def model_of(kind: str, folder: Path) -> TextModel[Any]:
+def model_of(kind: str, folder: Path, places: int = 64) -> TextModel[Any]:
     if kind == "bert":
-        bert(folder)
+        bert(folder, places)
         return HubEncoderModel(HubEncoderModelConfig(model=str(folder))).prepare([], Run())
-    seq2seq(folder) if kind == "t5" else causal(folder, kind)
+    seq2seq(folder) if kind == "t5" else causal(folder, kind, places=places)
     return Hub(HubConfig(model=str(folder))).prepare([], Run())
 
 
@@ -53,6 +56,39 @@ def test_packed_is_one_by_one(kind: str, tmp_path: Path) -> None:
         torch.testing.assert_close(whole, alone, atol=1e-5, rtol=0)
         torch.testing.assert_close(other_order, whole[[2, 0, 3, 1]], atol=1e-5, rtol=0)
         assert torch.cdist(whole, whole).fill_diagonal_(1).min() > 1e-3, "four texts, four vectors"
+
+
+def lively(model: TextModel[Any]) -> TextModel[Any]:
+    """With weights large enough that attention looks at some tokens more than at others."""
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
+    return model
+
+
+@pytest.mark.parametrize("pooling", ["mean", "slot"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shortest_and_the_longest_texts_share_a_pack(kind: str, pooling: str, tmp_path: Path) -> None:
+    """Items of 1, 2 and 257 tokens: packed as one by one, in half precision nearly as in single."""
+    model = lively(model_of(kind, tmp_path, places=512))
+    rng = np.random.default_rng(0)
+    lengths = [2, 257, 1, 257, 1, 40]
+    tokens = ItemTokens.of(Ragged.of([rng.integers(5, model.tokenizer.size, length) for length in lengths]))
+    tower, rows = tower_of(model, pooling), torch.arange(len(lengths))
+
+    def read(asked: list[Tensor]) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([tower(model, tokens, some) for some in asked]).float()
+
+    packed_, alone = read([rows]), read(list(rows[:, None]))
+    torch.testing.assert_close(packed_, alone, atol=1e-5, rtol=0)
+    assert torch.cdist(alone, alone).fill_diagonal_(1).min() > 1e-2, "six items, six vectors"
+    model.model.to(torch.bfloat16)
+    half, half_alone = read([rows]), read(list(rows[:, None]))
+    assert not torch.equal(half, packed_)
+    for other in (half_alone, alone):
+        assert torch.cosine_similarity(half, other, dim=-1).min() > 0.999
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
@@ -113,6 +149,41 @@ def test_chunks_give_the_gradient_of_one_batch(tmp_path: Path, monkeypatch: pyte
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
     for name, gradient in gradients.items():
         torch.testing.assert_close(in_parts[name], gradient, atol=1e-5, rtol=0, msg=name)
+
+
+def contrast(vectors: Tensor) -> Tensor:
+    """Which item of the pool each of a few drawn states means, by cosine: every item matters to every state."""
+    states = torch.randn(6, vectors.shape[1], generator=torch.Generator().manual_seed(3))
+    logits = torch.nn.functional.normalize(states, dim=-1) @ torch.nn.functional.normalize(vectors, dim=-1).T
+    return torch.nn.functional.cross_entropy(logits / 0.07, torch.arange(6) % len(vectors))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "slot"])
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_a_pool_in_chunks_and_distinct_items_have_the_gradient_of_all_at_once_in_single_precision(
+    kind: str, pooling: str, tmp_path: Path
+) -> None:
+    """Of a contrastive loss: a pool read in chunks, and each item read once, against one batch of every occurrence."""
+    model = lively(model_of(kind, tmp_path))
+    tokens = ItemTokens.of(model.framed(TEXTS, 20))
+    met = torch.tensor([0, 2, 0, 1, 3, 2, 0])
+    distinct, where = torch.unique(met, return_inverse=True)
+
+    def gradients(read: Callable[[ItemTower], Tensor], chunk_tokens: int = 10_000) -> dict[str, Tensor]:
+        tower = tower_of(model, pooling, chunk_tokens)
+        tower.zero_grad()
+        contrast(read(tower)).backward()
+        return {name: p.grad.clone() for name, p in tower.named_parameters() if p.grad is not None}
+
+    every = gradients(lambda tower: torch.cat([tower(model, tokens, row[None]) for row in met]))
+    once = gradients(lambda tower: tower(model, tokens, distinct)[where])
+    chunked = gradients(lambda tower: tower(model, tokens, distinct)[where], chunk_tokens=9)
+    assert {p.dtype for p in model.model.parameters()} == {torch.float32}
+    assert max(float(gradient.abs().max()) for gradient in every.values()) > 0.1, "and is no rounding"
+    for found in (once, chunked):
+        assert found.keys() == every.keys()
+        for name, gradient in every.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=0, msg=name)
 
 
 def test_a_frame_stands_around_what_is_left_of_a_text(tmp_path: Path) -> None:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from palate.core import store
-from palate.core.config import Part
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, StoreError, TrainingError
 from palate.core.item_vectors import keys_of
 from palate.core.protocols import TakesNotes, TwoTower
+from palate.core.ranks import ranks
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.batches import SequenceBatch
 from palate.models.hierarchical import hllm
-from palate.models.hierarchical.hllm import HLLM, paper
+from palate.models.hierarchical.hllm import HLLM
 from palate.parts import item_side
 from palate.parts.contrastive import info_nce
 from palate.parts.fusion import Late
@@ -31,7 +31,6 @@ from palate.parts.packing import Packing
 from palate.parts.retrieval import Indexed
 from palate.systems import build
 from palate.training.loop import seeded
-from tests.backbones.checkpoints import causal
 from tests.models.coloured_logs import COLOURS, EACH, HOUR, NANO, N, log_of, rainbow, recall
 
 SMALL: dict[str, object] = {
@@ -144,8 +143,8 @@ def test_a_collapse_is_an_error_and_no_success() -> None:
     system = fitted({"alarm_steps": 100}, data=rainbow(20, same=True), steps=3)
     assert system.facts["note"] == "item vectors had collapsed when training ended"
     assert isinstance(system, TakesNotes), "its reports say so"
-    assert system.notes == (system.facts["note"],)
-    assert fitted(data=rainbow(20), steps=3).notes == ()
+    assert system.notes[-1] == system.facts["note"]
+    assert "collapsed" not in "".join(fitted(data=rainbow(20), steps=3).notes)
 
 
 # -- what it learns ----------------------------------------------------------------------------------------------------
@@ -277,22 +276,23 @@ def test_vectors_of_other_weights_prefix_or_length_are_never_read(painter: HLLM,
 
 
 def test_the_time_of_day_decides_what_comes_next_and_only_timestamps_tell() -> None:
-    """After a morning comes one half of the colours, after an evening the other."""
+    """After each of four hours of the day comes a colour of its own, which texts do not foretell: 8 of the 32 items
+    that are met. With the hours nearly every target is among the first ten, without them no more than by lot (0.31)."""
     rng = np.random.default_rng(0)
-    evening = rng.random((200, 8)) < 0.5
-    items = rng.integers(0, N // 2, evening.shape)
-    items[:, 1:] += np.where(evening[:, :-1], N // 2, 0)
-    times = (np.arange(8) * 24 + np.where(evening, 20, 8)) * HOUR
+    hours = rng.integers(0, 4, (200, 8))
+    items = rng.integers(0, EACH, hours.shape) + EACH * rng.integers(0, 4, hours.shape)
+    items[:, 1:] = items[:, 1:] % EACH + EACH * hours[:, :-1]
+    times = (np.arange(8) * 24 + 4 * hours + 1) * HOUR
     data = log_of(items, times)
-    late = evening[:, -1]
     requests = replace(Requests.for_users(data, np.arange(200)), times=times[:, -1] + HOUR)
+    targets = rng.integers(0, EACH, 200) + EACH * hours[:, -1]
     found = {}
     for parts in (0, 4):
-        system = fitted({"time_parts": parts, "time_width": 16}, data=data, steps=60)
-        best = system.recommend(requests, 10).item_rows
-        found[parts] = float(((best >= N // 2) == late[:, None]).mean())
+        system = fitted({"time_parts": parts, "time_width": 64}, data=data, steps=80)
+        scores = np.concatenate([block.copy() for block in system.score_blocks(requests)])
+        found[parts] = float((ranks([scores], targets) <= 10).mean())
     assert found[4] > 0.9
-    assert found[0] < 0.65
+    assert found[0] < 0.4
 
 
 def test_times_that_nobody_knows_are_refused() -> None:
@@ -422,67 +422,6 @@ def test_a_target_is_never_told_apart_from_itself(objective: str, monkeypatch: p
     monkeypatch.setattr(torch, "randint", lambda _, shape, **__: own[:, None].expand(shape))
     loss = loss_of(system, batch, auxiliary=0.0)
     assert loss == pytest.approx(float(torch.nn.functional.softplus(-logits[0][:, 0].detach()).mean()), rel=1e-5)
-
-
-def test_the_published_setting_names_two_models_of_their_own() -> None:
-    config = paper()
-    assert config.item_model == Part(name="hub", settings=config.item_model.settings)
-    system = build("hllm", preset="paper")
-    assert isinstance(system, HLLM)
-    assert system.item_model is not system.user_model
-    with pytest.raises(ConfigError, match="neither a folder nor a model that was fetched before"):
-        system.fit(rainbow(5), Run())
-
-
-def test_published_weights_are_read_from_one_file_of_their_layout(tmp_path: Path) -> None:
-    """Vectors and scores are those of the library's own models with the same weights, called text by text."""
-    from safetensors.torch import save_file
-
-    data = log_of(np.array([[0, 9, 30], [5, 6, 7]]), n=40)
-    titles = ["red sea", "a white moon", "old books about wolves", "sand"] * 10
-    data = replace(data, items=data.items.with_columns(pl.Series("title", titles)))
-    first, second = (causal(tmp_path / name) for name in ("item", "user"))
-    with torch.no_grad():
-        for number, parameter in enumerate([*first.parameters(), *second.parameters()]):
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
-    slot = torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(9))
-    weights = {f"item_llm.{name}": tensor for name, tensor in first.state_dict().items()}
-    weights |= {f"user_llm.{name}": tensor for name, tensor in second.state_dict().items()}
-    weights |= {"item_emb_tokens": slot, "logit_scale": torch.tensor(3.2)}
-    path = tmp_path / "hllm.safetensors"
-    save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, path)
-    parts = {
-        name: {"name": "hub", "settings": {"model": str(tmp_path / name[:4])}} for name in ("item_model", "user_model")
-    }
-    system = build("hllm", {**parts, "max_tokens": 10})
-    assert isinstance(system, HLLM)
-    system.take_released(path, data)
-    vectors = []
-    with torch.no_grad():
-        for title in titles[:4]:
-            ids = torch.from_numpy(system.item_model.framed([title], 10).row(0))
-            read = torch.cat([first.get_input_embeddings()(ids)[None], slot], 1)
-            vectors.append(first.model(inputs_embeds=read).last_hidden_state[0, -1])
-        history = torch.stack([vectors[item % 4] for item in (0, 9, 30)])
-        state = second.model(inputs_embeds=history[None]).last_hidden_state[0, -1]
-    np.testing.assert_allclose(system.items.held.vectors[:4], torch.stack(vectors).numpy(), atol=1e-5)  # type: ignore[union-attr]
-    scores = np.concatenate(list(system.score_blocks(Requests.of([[0, 9, 30]]))))[0, :4]
-    expected = torch.nn.functional.cosine_similarity(state, torch.stack(vectors), dim=-1)
-    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-5)
-    assert float(system.fitted().scale().detach()) == pytest.approx(np.exp(3.2), rel=1e-5)
-    system.save(tmp_path / "saved")
-    again = np.concatenate(list(store.load(tmp_path / "saved").score_blocks(Requests.of([[0, 9, 30]]))))
-    np.testing.assert_array_equal(again[0, :4], scores)
-    save_file({"item_llm.x": slot}, path)
-    with pytest.raises(StoreError, match="holds no 'user_llm' and is no released HLLM"):
-        system.take_released(path, data)
-    save_file(
-        {**{n: t.contiguous().clone() for n, t in weights.items()}, "user_llm.model.norm.weight": slot[0, 0, :9]}, path
-    )
-    with pytest.raises(StoreError, match=r"the weights 'user_llm\.norm\.weight' do not fit"):
-        system.take_released(path, data)
-    with pytest.raises(StoreError, match=r"read as \.safetensors only"):
-        system.take_released(tmp_path / "pytorch_model.bin", data)
 
 
 def test_settings_that_leave_nothing_to_learn_or_to_answer_from() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from torch import Tensor
 from palate.core import store
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, StoreError
+from palate.core.protocols import TwoTower
 from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.models.hierarchical.lite_llm4rec import LiteLLM4Rec
+from palate.parts.retrieval import Indexed
 from palate.systems import build
 from tests.backbones.checkpoints import bert, seq2seq
 from tests.models.coloured_logs import COLOURS, EACH, NANO, N, log_of, rainbow, recall
@@ -68,6 +71,72 @@ def test_one_pass_answers_whatever_is_asked(tied: LiteLLM4Rec, monkeypatch: pyte
     for k in (1, 100):
         tied.recommend(Requests.of([[5, 9, 40], [3]]), k)
     assert calls == [[3, 1], [3, 1]]
+
+
+def recommender(kind: str, folder: Path) -> dict[str, object]:
+    """The setting of a small Recommendation LLM: a decoder over vectors, nano, the encoder of a T5, BERT."""
+    if kind in ("hub", "hub-encoder"):
+        (bert if kind == "hub-encoder" else seq2seq)(folder)
+        return {"name": kind, "settings": {"model": str(folder)}}
+    return {"name": kind, "settings": NANO if kind == "nano" else {"layers": 1}}
+
+
+class Watched:
+    """Every forward of every transformer of a system while it is inside: whose, and over how many places."""
+
+    def __init__(self, system: LiteLLM4Rec) -> None:
+        from transformers import PreTrainedModel
+
+        self.calls: list[tuple[str, int]] = []
+        self.hooks = []
+        for half, model in (("item", system.item_model.model), ("rec", system.rec_model.model)):
+            for module in model.modules():
+                if isinstance(module, PreTrainedModel):
+                    self.hooks.append(module.register_forward_pre_hook(partial(self._heard, half), with_kwargs=True))
+
+    def _heard(self, half: str, module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        self.calls.append((half, given["inputs_embeds"].shape[0] * given["inputs_embeds"].shape[1]))
+
+    def __enter__(self) -> list[tuple[str, int]]:
+        return self.calls
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("kind", ["llama", "nano", "hub", "hub-encoder"])
+def test_a_request_is_one_forward_of_the_transformer_itself(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many answers are asked for. Nothing is generated: neither by ``generate`` nor by a decoder of a T5."""
+    from transformers import GenerationMixin
+
+    system = fitted({"rec_model": recommender(kind, tmp_path), "prefixes": "all"}, steps=2, data=rainbow(20))
+    monkeypatch.setattr(GenerationMixin, "generate", lambda *_, **__: pytest.fail("something was generated"))
+    for k in (1, 10, N):
+        with Watched(system) as calls:
+            system.recommend(Requests.of([[5, 9, 40]]), k)
+        assert calls == [("rec", 3)]
+
+
+def test_texts_of_any_length_are_equally_many_places() -> None:
+    """The Item LLM reads ten times more, once an item; the Recommendation LLM reads a place an item all the same."""
+    places: dict[int, dict[str, int]] = {}
+    for times in (1, 10):
+        data = rainbow(20)
+        longer = data.items.with_columns(pl.concat_str([pl.col("title")] * times, separator=" "))
+        data = replace(data, items=longer)
+        system = fitted({"max_tokens": 400}, steps=1, data=data)
+        batch = next(iter(system.lesson(data, Run()).batches.epoch(0)))
+        with Watched(system) as taught:
+            system.loss(batch)
+        with Watched(system) as answered:
+            system.recommend(Requests.of([[5, 9, 40], [3]]), 10)
+        assert answered == [("rec", 3 + 1)]
+        places[times] = {half: sum(n for of, n in taught if of == half) for half in ("item", "rec")}
+    assert places[1]["rec"] == places[10]["rec"] == 20 * 8
+    assert places[10]["item"] > 8 * places[1]["item"] > 0
 
 
 def test_texts_teach_what_nobody_met_and_shuffled_texts_do_not(tied: LiteLLM4Rec, log: Dataset) -> None:
@@ -133,6 +202,47 @@ def test_heads_score_by_hand(tied: LiteLLM4Rec, log: Dataset) -> None:
         np.testing.assert_allclose(scores_of(system, asked)[0], expected.numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("head", ["free", "tied"])
+def test_two_towers_stand_behind_every_score(head: str, log: Dataset, tmp_path: Path) -> None:
+    """The products of its vectors are its scores, the bias of a free head included, while the catalogue grows and
+    shrinks; whatever changes an item's vector changes the version."""
+    system = fitted({"head": head}, steps=5, data=log)
+    assert isinstance(system, TwoTower)
+    asked = Requests.of([[5, 9, 40], [], [N, 3]])
+    versions = [system.vectors_version]
+
+    def check() -> None:
+        users, items, scores = system.user_vectors(asked), system.item_vectors(), scores_of(system, asked)
+        assert items.shape == (scores.shape[1], 32 + (head == "free"))
+        np.testing.assert_array_equal(np.isnan(users).all(1), [False, True, False])
+        np.testing.assert_array_equal(np.isnan(items), np.broadcast_to(np.isnan(scores[:1]).T, items.shape))
+        np.testing.assert_allclose(users[[0, 2]] @ items.T, scores[[0, 2]], atol=1e-4)
+        indexed, own = Indexed(system).recommend(asked, 5), system.recommend(asked, 5)
+        np.testing.assert_allclose(indexed.scores, own.scores, atol=1e-4)
+
+    check()
+    new = pl.DataFrame({"item": ["new"], "title": ["teal vase 5"]})
+    system.add_items(replace(log, items=pl.concat([log.items, new], how="diagonal")))
+    versions.append(system.vectors_version)
+    check()
+    assert np.isnan(system.item_vectors()[N]).any() == (head == "free"), "it has no row of its own"
+    indexed = Indexed(system)
+    system.retire_items(np.array([3]))
+    versions.append(system.vectors_version)
+    check()
+    assert np.isnan(system.item_vectors()[3]).all()
+    with pytest.raises(StoreError, match="call refresh"):
+        indexed.recommend(asked, 5)
+    system.save(tmp_path)
+    assert store.load(tmp_path).vectors_version == versions[-1]
+    other = fitted({"head": head, "learns": "user"}, steps=1, data=log)
+    more = fitted({"head": head, "learns": "user", "training.learning_rate": 0.5}, steps=1, data=log)
+    assert other.items.held is not None
+    assert more.items.held is not None
+    versions += [other.vectors_version, more.vectors_version]
+    assert len(set(versions)) == len(versions), "the head's weights count, too"
+
+
 def test_new_items_are_answered_by_a_tied_head_and_only_read_by_a_free_one(
     tied: LiteLLM4Rec, log: Dataset, tmp_path: Path
 ) -> None:
@@ -193,9 +303,7 @@ def test_learns_a_hundred_users_by_heart() -> None:
 @pytest.mark.parametrize("kind", ["hub-encoder", "hub", "nano"])
 def test_prompts_stand_around_the_items_whatever_the_model(kind: str, tmp_path: Path) -> None:
     """An encoder, the encoder of a T5, a decoder: each learns, and reads as many places as items and prompts have."""
-    if kind != "nano":
-        (bert if kind == "hub-encoder" else seq2seq)(tmp_path)
-    rec = {"name": kind, "settings": NANO if kind == "nano" else {"model": str(tmp_path)}}
+    rec = recommender(kind, tmp_path)
     prompts = {"before": "red sea", "after": "books about"}
     data = rainbow(30)
     system = fitted({"rec_model": rec, **prompts, "prefixes": "all"}, steps=4, data=data)

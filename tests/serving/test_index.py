@@ -95,6 +95,31 @@ def test_the_command_line_and_the_server_tell_the_recall(
         service.close()
 
 
+@pytest.mark.parametrize("head", ["free", "tied"])
+def test_an_index_answers_for_a_head_over_item_vectors(
+    head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bias of each item stands in its vector, so that the order is the system's own."""
+    from palate.cli.main import main
+    from palate.core.run import Run
+    from palate.experiment import fit, make_plan
+
+    plan = make_plan("lite-llm4rec", "world-test", preset="tiny", settings={"head": head})
+    fit(plan, tmp_path / "lite", Run(max_steps=10))
+    told = {}
+    for index in ("exact", "usearch"):
+        with pytest.raises(SystemExit, match="0"):
+            main(["recommend", str(tmp_path / "lite"), "--user", "r0001", "--json", "--index", index])
+        said = capsys.readouterr()
+        told[index] = json.loads(said.out)
+    assert "index usearch: recall@60 against exact 1.0000 on 120 queries" in said.err
+    assert (told["exact"]["exact"], told["usearch"]["exact"]) == (True, False)
+    names = [[one["item"] for one in told[index]["recommended"]] for index in told]
+    assert names[0] == names[1]
+    scores = [[one["score"] for one in told[index]["recommended"]] for index in told]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
 def test_an_index_that_finds_too_little_can_be_allowed_to_and_one_given_up_is_told(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

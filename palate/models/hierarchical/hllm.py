@@ -19,7 +19,7 @@ Where we depart, and why:
   ``paper()`` has 1,000. Gradients are clipped, in ``paper()`` to a norm of 5; there a norm is set and never applied.
 - Where a head is taught, draws that are the target itself do not count against it. The paper does not say.
 - A newcomer is shown what people meet most. MiniLM as the Item LLM is an encoder, mean-pooled; a Llama-shaped User LLM
-  drawn from nothing is no pre-trained one: ``remarks`` and every table say so.
+  drawn from nothing is no pre-trained one: ``remarks`` and the notes under every table say so.
 """
 
 from __future__ import annotations
@@ -285,19 +285,12 @@ class HLLM(ReadsItems[HLLMConfig, Network], ScoresAll):
 
     def remarks(self) -> dict[str, Any]:
         """What knew something before, and how near to a collapse training ended."""
-        kinds = self.item_model.pretrained, self.user_model.pretrained
         return {
-            "pretrained": kinds[0],
-            "pretrained models": {"item": kinds[0], "user": kinds[1]},
-            "models": {"item": self.item_model.version, "user": self.user_model.version},
+            "pretrained": self.item_model.pretrained,
+            **self.known_before(),
             "negatives like their target": self.alarm.share,
             **({"note": "item vectors had collapsed when training ended"} if self.alarm.collapsed else {}),
         }
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What every report of it must say."""
-        return (str(self.facts["note"]),) if "note" in self.facts else ()
 
     @property
     def version(self) -> str:

@@ -22,6 +22,7 @@ Of the four systems by which hierarchy and head could be told apart, names by be
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, Range, SearchSpace
 from palate.core.training import TrainingConfig
+from palate.core.version import Version
 from palate.data.batches import PrefixBatch, PrefixBatches, SequenceBatch, SequenceBatches
 from palate.parts.dropout import Dropout
 from palate.parts.item_side import ItemSide, ItemTables
@@ -53,7 +55,7 @@ from palate.parts.packing import Packing
 from palate.training.checkpoint import digest
 from palate.training.item_readers import ReadsItems
 from palate.training.loop import optimise
-from palate.training.sequences import sequence_blocks
+from palate.training.sequences import sequence_blocks, sequence_states, with_ones
 from palate.training.shell import Lesson
 
 
@@ -99,6 +101,9 @@ SPACE: SearchSpace = {
     "length": Choice((10, 20, 50)),
 }
 """What ``--tune`` searches."""
+
+ITEM_HALF = ("tower.", "map.")
+"""How the names of those weights begin that item vectors follow from."""
 
 
 class Network(nn.Module):
@@ -296,9 +301,7 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
     @property
     def version(self) -> str:
         network, config = self.fitted(), self.config
-        item_half = {
-            name: tensor for name, tensor in network.state_dict().items() if name.startswith(("tower.", "map."))
-        }
+        item_half = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(ITEM_HALF)}
         return (
             f"lite-llm4rec/1 weights={digest(item_half)} model={self.item_model.version} tokens={config.max_tokens} "
             f"cut={config.cut}"
@@ -306,10 +309,7 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
 
     def remarks(self) -> dict[str, Any]:
         """What the two models knew before."""
-        return {
-            "pretrained models": {"item": self.item_model.pretrained, "rec": self.rec_model.pretrained},
-            "models": {"item": self.item_model.version, "rec": self.rec_model.version},
-        }
+        return self.known_before()
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
@@ -332,6 +332,37 @@ class LiteLLM4Rec(ReadsItems[LiteLLM4RecConfig, Network], ScoresAll):
             if added:
                 scored = F.pad(scored, (0, 0, 0, added))
         return scored.float(), offsets, newcomer
+
+    @property
+    def vectors_version(self) -> str:
+        """Of the item vectors held, of which of them may be answered, and of all weights of the last fit beside those
+        that made them."""
+        network = self.fitted()
+        assert self.items.held is not None
+
+        def rest() -> list[np.ndarray]:
+            state = network.state_dict().items()
+            said = digest({name: one for name, one in state if not name.startswith(ITEM_HALF)})
+            return [np.frombuffer(said.encode(), dtype=np.uint8)]
+
+        return f"{self.items.held.fingerprint} {self._version.of((self.facts,), rest)}"
+
+    @cached_property
+    def _version(self) -> Version:
+        return Version()
+
+    @torch.no_grad()
+    def item_vectors(self) -> FloatArray:
+        """``[N, D]`` what states are compared with; the bias of a free head stands in one more column. NaN for an item
+        that is never answered: retired, or without a row of its own."""
+        table, offsets, _ = self._table()
+        known = table if self.config.head == "tied" else torch.cat([table, offsets[:, None]], dim=1)
+        return known.masked_fill(offsets.isnan()[:, None], torch.nan).cpu().numpy()
+
+    def user_vectors(self, requests: Requests) -> FloatArray:
+        """``[B, D]`` the state after each history, NaN for an empty one; beside a bias one more column, of ones."""
+        states = sequence_states(requests, read=self._read, table=self.tables.read, length=self.config.length)
+        return states if self.config.head == "tied" else with_ones(states)
 
     def score_blocks(self, requests: Requests) -> Iterator[FloatArray]:
         """Logits, from one pass of the Recommendation LLM over vectors that lie ready."""
