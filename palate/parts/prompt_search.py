@@ -153,10 +153,9 @@ def search(
         for _ in range(config.rounds):
             before = hunt.best
             for piece in pieces:
-                sentences = list(piece.variants)
-                if propose is not None and config.proposals and not hunt.ended:
-                    sentences += _proposed(piece, best, hunt, config.proposals, propose, done)
-                best = hunt.improved(piece, best, sentences)
+                best = hunt.improved(piece, best, piece.variants)
+                if propose is not None and config.proposals and not hunt.over():
+                    best = hunt.improved(piece, best, _proposed(piece, best, hunt, config.proposals, propose, done))
             if hunt.ended or hunt.best <= before + BETTER:
                 break
     finally:
@@ -190,17 +189,21 @@ class _Hunt:
         """None where no time is left for a wording that was not scored yet."""
         found = self.known(wording)
         if found is None:
-            if self.scores and time.monotonic() > self._until:
-                self.ended = "the time of the fit was up"
-            if self.scores and self._run.max_steps is not None and len(self.scores) >= self._run.max_steps:
-                self.ended = f"it may score {self._run.max_steps} wordings"
-            if self.ended:
+            if self.scores and self.over():
                 return None
             self._say(wording)
             found = self.scores[tuple(sorted(wording.items()))] = self._score()
             self.best = max(self.best, found)
             self._run.progress.advance(1, score=found, best=self.best)
         return found
+
+    def over(self) -> bool:
+        """Whether no further wording may be scored; ``ended`` says why."""
+        if time.monotonic() > self._until:
+            self.ended = "the time of the fit was up"
+        elif self._run.max_steps is not None and len(self.scores) >= self._run.max_steps:
+            self.ended = f"it may score {self._run.max_steps} wordings"
+        return bool(self.ended)
 
     def improved(self, piece: Piece, wording: dict[str, str], sentences: Sequence[str]) -> dict[str, str]:
         """``wording`` with the best of these for the piece; as it is where none is better."""

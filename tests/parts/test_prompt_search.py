@@ -138,7 +138,7 @@ def test_proposals_are_read_line_by_line_and_broken_ones_are_refused_before_they
     assert len(asked) == 2, "once a piece and round"
     assert "Write 3 other wordings" in asked[0]
     assert "Each must hold, letter for letter: {n}." in asked[1]
-    assert "- 0.0000: a {n}" in asked[1]
+    assert "- 0.0000: a {n}\n- 0.5000: b {n}\n" in asked[1], "what was tried stands there, the best last"
     assert "6 sentences proposed, 4 refused" in sentence(found.facts("worth", 9))
     Prompt(lambda text: 0.0).search(rounds=1, propose=propose)
     assert len(asked) == 2, "nobody is asked who was not to be"
