@@ -255,15 +255,16 @@ def untold(cases: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["regression", "classification"])
 def test_both_heads_learn_64_examples_by_heart(head: str) -> None:
-    rng = np.random.default_rng(1)
+    """Of these draws no prompt comes twice with two ratings, which nobody could learn."""
+    rng = np.random.default_rng(2)
     whole = log([(u, u % 8, float(rng.integers(1, 6)), 1) for u in range(8)] +
                 [(u, 8 + i, float(rng.integers(1, 6)), 2 + i) for u in range(8) for i in range(7)], 8, 15)  # fmt: skip
     system = build(
         "rating-lm",
-        {"head": head, "answer": "likeliest", "training.epochs": 400, "training.learning_rate": 0.003,
+        {"head": head, "answer": "likeliest", "training.epochs": 2000, "training.learning_rate": 0.003,
          "training.warmup_steps": 20, "batch_size": 64, "training.weight_decay": 0.0, "length": 3, "backbone.steps": 0},
         preset="tiny",
-    ).fit(whole, Run(max_steps=400))  # fmt: skip
+    ).fit(whole, Run(max_steps=600))  # fmt: skip
     assert isinstance(system, RatingLM)
     asked = rated_before(whole, np.arange(64))
     stars, given = system.predict(asked).stars, whole.interactions["rating"].to_numpy()
