@@ -244,13 +244,15 @@ def _rating_report(fitted: FittedRun, protocol: Rating, split: Split, marks: Seq
 
     cases = rating_cases(split)
     asked = protocol.ask(cases)
-    tables = [
-        judge_ratings(fitted.system(seed, verify=False), cases, protocol, train=split.train, seed=seed)  # type: ignore[arg-type]
-        for seed in fitted.plan.seeds
-    ]
+    tables, said = [], []
+    for seed in fitted.plan.seeds:
+        rater = fitted.system(seed, verify=False)
+        tables.append(judge_ratings(rater, cases, protocol, train=split.train, seed=seed))  # type: ignore[arg-type]
+        said += [f"{fitted.name}: {note}" for note in (rater.notes if isinstance(rater, TakesNotes) else ())]
     prompt = fitted.said("prompt")
     notes = [f"asked ratings {hash_of(asked)}: {statistics(split, asked)}"]
     notes += [f"{fitted.name}: prompt {prompt}, {fitted.said('backbone') or fitted.said('model')}"] if prompt else []
+    notes += said
     return make_rating_report(
         tables, split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,

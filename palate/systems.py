@@ -216,10 +216,11 @@ TABLE: tuple[System, ...] = (
     System(
         "rank-prompted", "palate.models.reranking.rank_prompted:RankPrompted", "Prompted ranking", "reranking",
         "Hou et al. 2024, arXiv 2305.08845",
-        ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
-         "re-ranks", "prompts"),
+        ("text", "prompting/conventional", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought",
+         "prompt-tuning/hard", "language model", "re-ranks", "prompts"),
         ("item text",), ("retriever",), ("backbone", "chat"),
-        presets=("tiny", "few_shot", "chain_of_thought"), packages=("transformers", "tokenizers"),
+        presets=("tiny", "few_shot", "chain_of_thought", "conventional", "hard_prompt"),
+        packages=("transformers", "tokenizers"),
     ),
     System(
         "rating-average", "palate.models.rating.average:RatingAverage", "Average rating", "rating",
@@ -253,9 +254,10 @@ TABLE: tuple[System, ...] = (
     System(
         "rating-prompted", "palate.models.rating.prompted:RatingPrompted", "Prompted language model", "rating",
         "Kang et al. 2023, arXiv 2305.06474",
-        ("text", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought", "language model",
-         "prompts"),
-        ("ratings", "item text"), (), ("backbone", "chat"), presets=("tiny", "few_shot", "chain_of_thought"),
+        ("text", "prompting/conventional", "prompting/zero-shot", "prompting/few-shot", "prompting/chain-of-thought",
+         "prompt-tuning/hard", "language model", "prompts"),
+        ("ratings", "item text"), (), ("backbone", "chat"),
+        presets=("tiny", "few_shot", "chain_of_thought", "conventional", "hard_prompt"),
         packages=("transformers", "tokenizers"), ability="RatingPredictor",
     ),
 )  # fmt: skip

@@ -99,8 +99,13 @@ def test_the_page_lists_every_first_stage_and_every_system_that_tunes_a_prompt()
     (row,) = (line for line in page.splitlines() if line.startswith("| `retriever` |"))
     assert set(re.findall("`([a-z0-9-]+)`", row)) - {"retriever"} == set(COMPONENTS["retriever"])
     listed = page.split("All systems with a tunable language model take it:")[1].split(".")[0]
-    tuned = {one.name for one in tagged(TABLE, ["prompt-tuning"])}
+    tuned = {one.name for one in tagged(TABLE, ["prompt-tuning/soft"])}
     assert set(re.findall("`([a-z0-9-]+)`", listed)) == tuned
+    (row,) = (line for line in page.splitlines() if line.startswith("| `search.rounds`"))
+    searched = {one.name for one in tagged(TABLE, ["prompt-tuning/hard"])}
+    assert searched == {"rating-prompted", "rank-prompted"}
+    commands = re.findall("recipes/paradigms/([a-z-]+).toml", page)
+    assert set(commands) == set(OURS), "every recipe of the folder is on the page, and no other"
 
 
 def small(recipe: Recipe) -> Any:
@@ -138,7 +143,8 @@ class Watch:
             self.losses.append(sum(float(loss(batch)) for batch in islice(batches.epoch(0), self.n_batches)))
 
 
-LEARN = [name for name, one in OURS.items() if "prompting" not in str(one.tags)]
+ASKED = {"rating-prompted", "rank-prompted"}
+LEARN = [name for name, one in OURS.items() if one.system not in ASKED]
 
 
 @pytest.mark.parametrize("name", LEARN)
@@ -161,9 +167,18 @@ def test_what_is_called_frozen_stays_and_what_is_said_to_learn_does(
 
 @pytest.mark.parametrize("name", [name for name in OURS if name not in LEARN])
 def test_asking_teaches_nothing_and_says_what_came_of_it(name: str, split: Split) -> None:
+    """Not even a search over the words of the prompt changes a weight; only it changes words."""
     recipe = OURS[name]
     made = small(recipe).fit(split.train, Run(max_steps=3))
     assert recipe.frozen == ("backbone",)
+    assert ("search" in made.facts) == ("prompt-tuning/hard" in recipe.tags) == ("prompt" in recipe.learns)
+    if "search" in made.facts:
+        searched = made.facts["search"]
+        assert searched["tried"] == 3, "a seed prompt and two others, as many as a check of three steps may score"
+        assert searched["train"]["winner"] >= searched["train"]["seed"]
+    else:
+        other_words = "prompting/conventional" in recipe.tags or name == "rating-chain-of-thought"
+        assert bool(made.facts["wording"]) == other_words
     before = digest(dict(made.backbone.model.named_parameters()))
     if recipe.system == "rank-prompted":
         found = made.recommend(split.test.requests[:6], 5)

@@ -46,6 +46,11 @@ class KeepingConfig(Config):
         with Ledger(Path(self.ledger).expanduser(), Budget(self.budget_tokens, self.budget_money)) as ledger:
             yield KeptReplies(chat, ledger, prompt)
 
+    def once(self, chat: ChatModel, prompt: str, request: ChatRequest) -> ChatReply:
+        """One reply of ``chat`` through its ledger."""
+        with self.keeping(chat, prompt) as kept:
+            return kept.reply(request)
+
 
 class KeptReplies:
     """``model`` through ``ledger``. Threads share it. ``prompt`` names the wording, for whoever reads the ledger."""

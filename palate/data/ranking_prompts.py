@@ -12,30 +12,97 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from palate.data.thinking import LONGEST, mark_of, steps_of
+from palate.data.wordings import Piece, Wording, hash_of
+
 VERSION = "ranking/1"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Labels = Literal["letters", "numbers"]
 Ask = Literal["one", "ranking", "thinking"]
 
-HISTORY = "A person chose these, oldest first:"
-CANDIDATES = "Which of these would this person choose next?"
-ASKS: dict[Ask, str] = {
-    "one": "Answer with one {label} and nothing else.",
-    "ranking": (
-        "Rank all of them, the likeliest choice first. Answer with one line and nothing else: 'Ranking: ' and then "
-        "their {label}s, separated by commas."
+LABEL = ("label",)
+HISTORY = Piece(
+    "history",
+    "the heading of a list of what a person chose before, the newest last",
+    (
+        "A person chose these, oldest first:",
+        "One person's choices so far, the latest at the end:",
+        "See what this person likes:",
     ),
-    "thinking": (
-        "Think first, in at most five lines that each begin with 'Step': what this person likes, and which candidates "
-        "have it. Then rank all of them, the likeliest choice first, as the last line: 'Ranking: ' and then their "
-        "{label}s, separated by commas."
+)
+CANDIDATES = Piece(
+    "candidates",
+    "the question which of the candidates, listed on the next lines, the person chooses next",
+    (
+        "Which of these would this person choose next?",
+        "One of these came next. Which?",
+        "Compare each of these with what was chosen, above all lately. Which comes next?",
     ),
+)
+ASKS: dict[Ask, Piece] = {
+    "one": Piece(
+        "one",
+        "the demand for one label of a candidate and nothing else",
+        (
+            "Answer with one {label} and nothing else.",
+            "Judge by this person's taste, not by fame, and write only its {label}.",
+            "The {label} of the likeliest choice is:",
+        ),
+        needs=("{label}",), fields=LABEL,
+    ),
+    "ranking": Piece(
+        "ranking",
+        "the demand to rank all candidates on one line that begins with 'Ranking: '",
+        (
+            "Rank all of them, the likeliest choice first. Answer with one line and nothing else: 'Ranking: ' and then "
+            "their {label}s, separated by commas.",
+            "Judge by this person's taste, not by fame. Write only 'Ranking: ' and the {label}s of all of them, "
+            "separated by commas, the likeliest choice first.",
+            "Put them in the order in which this person would choose them. Answer with nothing but 'Ranking: ' and "
+            "their {label}s, separated by commas.",
+        ),
+        needs=("'Ranking: '", "{label}"), fields=LABEL,
+    ),
+    "thinking": Piece(
+        "thinking",
+        "the demand to think in lines that begin with 'Step' and then to rank on a last line, after 'Ranking: '",
+        (
+            "Think first, in at most five lines that each begin with 'Step': what this person likes, and which "
+            "candidates have it. Then rank all of them, the likeliest choice first, as the last line: 'Ranking: ' and "
+            "then their {label}s, separated by commas.",
+            "Write up to five lines that each begin with 'Step': first what the latest choices have in common, then "
+            "how near each candidate comes. End with one line: 'Ranking: ' and the {label}s of all of them, separated "
+            "by commas, the likeliest choice first.",
+        ),
+        needs=("'Step'", "'Ranking: '", "{label}"), fields=LABEL,
+    ),
+}  # fmt: skip
+PIECES = (HISTORY, CANDIDATES, *ASKS.values())
+"""What may be said in other words."""
+
+
+def pieces_before(ask: Ask) -> tuple[Piece, ...]:
+    """What may be said in other words of a prompt that ends with what ``ask`` asks."""
+    return HISTORY, CANDIDATES, ASKS[ask]
+
+
+Style = Literal["instruction", "conventional"]
+STYLES: dict[Style, Wording] = {
+    "instruction": {},
+    "conventional": {
+        "history": "Passage: these were chosen by one person, one after another.",
+        "candidates": "Question: what was chosen after them? Options:",
+        "one": "Write the {label} of the right option.",
+        "ranking": "Write 'Ranking: ' and the {label}s of the options, the right one first, separated by commas.",
+    },
 }
+"""A person is asked about, or a task that language models know from their pre-training: a passage and a question with
+options."""
 STRICTER = "Your answer held no ranking. Write only one line: 'Ranking: ' and then the {label}s, such as {example}."
 ANSWER = "Answer:"
 """What the chosen one follows, in solved examples and where one is asked for."""
-LONGEST = 20_000
-"""Characters of an answer that are looked at."""
+PLAIN: Wording = {}
+"""The words of the prompts' version."""
 
 
 def labels_of(kind: Labels, n: int) -> list[str]:
@@ -43,25 +110,35 @@ def labels_of(kind: Labels, n: int) -> list[str]:
     return list(LETTERS[:n]) if kind == "letters" else [str(place) for place in range(1, n + 1)]
 
 
-def told(history: Sequence[str], offered: Sequence[str], kind: Labels) -> str:
+def told(history: Sequence[str], offered: Sequence[str], kind: Labels, wording: Wording) -> str:
     """A history and the candidates as they are shown; each is one line, whatever its text holds."""
-    lines = [HISTORY, *(f"- {_one_line(text)}" for text in history), CANDIDATES]
+    lines = [HISTORY.whole(wording), *(f"- {_one_line(text)}" for text in history), CANDIDATES.whole(wording)]
     lines += [f"{label}. {_one_line(text)}" for label, text in zip(labels_of(kind, len(offered)), offered, strict=True)]
     return "\n".join(lines)
 
 
-def solved(history: Sequence[str], offered: Sequence[str], chosen: int, kind: Labels) -> str:
+def solved(history: Sequence[str], offered: Sequence[str], chosen: int, kind: Labels, wording: Wording = PLAIN) -> str:
     """An example: what was offered at place ``chosen`` is the answer."""
-    return f"{told(history, offered, kind)}\n{ANSWER} {labels_of(kind, len(offered))[chosen]}"
+    return f"{told(history, offered, kind, wording)}\n{ANSWER} {labels_of(kind, len(offered))[chosen]}"
 
 
 def question(
-    history: Sequence[str], offered: Sequence[str], ask: Ask, kind: Labels, examples: Sequence[str] = ()
+    history: Sequence[str],
+    offered: Sequence[str],
+    ask: Ask,
+    kind: Labels,
+    examples: Sequence[str] = (),
+    wording: Wording = PLAIN,
 ) -> str:
     """A whole prompt: solved examples, what is known, what is asked."""
-    asked = ASKS[ask].format(label=kind.removesuffix("s"))
+    asked = ASKS[ask].whole(wording).format(label=kind.removesuffix("s"))
     end = f"\n{ANSWER}" if ask == "one" else ""
-    return "\n\n".join([*examples, f"{told(history, offered, kind)}\n{asked}{end}"])
+    return "\n\n".join([*examples, f"{told(history, offered, kind, wording)}\n{asked}{end}"])
+
+
+def version_of(wording: Wording) -> str:
+    """What a report says of the prompt: its version, and the hash of its words."""
+    return f"{VERSION} {hash_of(VERSION, [*(piece.whole(wording) for piece in PIECES), STRICTER, ANSWER])}"
 
 
 def stricter(n: int, kind: Labels) -> str:
@@ -94,7 +171,7 @@ class Answer:
         return not self.order
 
 
-_MARK = re.compile(r"^[\s*_#>]*(?:final\s+)?(?:ranking|answer)[\s*_]*:[\s*_]*", re.IGNORECASE)
+_MARK = mark_of("ranking", "answer")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.):])\s+")
 _SPLIT = re.compile(r"\s*(?:[,;|]|>+|→|->)\s*")
 _YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
@@ -106,7 +183,7 @@ def read_answer(text: str, offered: Sequence[str], kind: Labels, *, thought: boo
     lines = text[:LONGEST].splitlines()
     marked = [place for place, line in enumerate(lines) if _MARK.match(line)]
     if not marked and thought:
-        return Answer(steps=_steps(lines))
+        return Answer(steps=steps_of(lines))
     begin = marked[-1] if marked else 0
     body = [_MARK.sub("", line) if place == 0 and marked else line for place, line in enumerate(lines[begin:])]
     known = Entries(offered, kind)
@@ -122,11 +199,7 @@ def read_answer(text: str, offered: Sequence[str], kind: Labels, *, thought: boo
             repeated += place in order
             if place not in order:
                 order.append(place)
-    return Answer(tuple(order), tuple(invalid), repeated, _steps(lines[:begin]))
-
-
-def _steps(lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(line.strip() for line in lines if line.strip())
+    return Answer(tuple(order), tuple(invalid), repeated, steps_of(lines[:begin]))
 
 
 class Entries:

@@ -7,34 +7,121 @@ and ``Pieces.hash`` stand in every report. Shapes: b questions, T events of a hi
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from palate.core.ragged import IntArray
 from palate.core.ratings import RatingRequests, Stars
+from palate.data.thinking import LONGEST, is_step, mark_of, steps_of
+from palate.data.wordings import Piece, Wording, check, hash_of
 
 VERSION = "rating/1"
 
-OPENING = "A person rates on a scale from {low} to {high}, where {high} is best."
-HISTORY = "\nThis person's earlier ratings, oldest first:"
+SCALE = ("low", "high")
+OPENING = Piece(
+    "opening",
+    "the opening, which tells the scale of the ratings",
+    (
+        "A person rates on a scale from {low} to {high}, where {high} is best.",
+        "Ratings run from {low}, not liked at all, to {high}, liked very much.",
+        "All ratings below are one person's: {low} is the worst there is and {high} the best.",
+        "Say how one person will rate: {low} stands for a bad one, {high} for an excellent one.",
+    ),
+    needs=("{low}", "{high}"), fields=SCALE,
+)  # fmt: skip
+HISTORY = Piece(
+    "history",
+    "the heading of a list of what a person rated before, the newest last",
+    (
+        "This person's earlier ratings, oldest first:",
+        "What this person rated before, the newest last:",
+        "See what this person likes and dislikes:",
+    ),
+    fields=SCALE, before="\n",
+)  # fmt: skip
 NO_HISTORY = "\nNothing that this person rated is known yet."
-LINE, CANDIDATE = "\n-", "\nWhat will this person give to the next one?\n-"
+LINE = "\n-"
+CANDIDATE = Piece(
+    "candidate",
+    "the question how a person will rate what is named on the next line",
+    (
+        "What will this person give to the next one?",
+        "Compare the next one with those above. How will this person rate it?",
+        "Next, the same person rates this one:",
+    ),
+    fields=SCALE, before="\n", after="\n-",
+)  # fmt: skip
 UNKNOWN = " something of which nothing is known"
-ASK = "\nRating:"
-ASK_NUMBER = "\nAnswer with one number from {low} to {high} and nothing else.\nRating:"
-ASK_THINKING = (
-    "\nSay in at most three sentences what this person likes and whether this fits. Then write the last line: "
-    "'Rating: ' and one number from {low} to {high}."
-)
+ASK = Piece(
+    "ask",
+    "a remark before the rating, which follows at once",
+    (
+        "",
+        "Judge by this person's taste, not by your own.",
+        "One number from {low} to {high}.",
+    ),
+    fields=SCALE, before="\n", after="\nRating:", silent=True,
+)  # fmt: skip
+ASK_NUMBER = Piece(
+    "ask-number",
+    "the demand for an answer that is one number and nothing else",
+    (
+        "Answer with one number from {low} to {high} and nothing else.",
+        "Write a single number between {low} and {high}, without any word.",
+        "Judge by this person's taste, not by your own, and write only one number from {low} to {high}.",
+    ),
+    needs=("{low}", "{high}"), fields=SCALE, before="\n", after="\nRating:",
+)  # fmt: skip
+ASK_THINKING = Piece(
+    "ask-thinking",
+    "the demand to think in lines that begin with 'Step' and then to write a number on a last line, after 'Rating: '",
+    (
+        "Say in at most three sentences what this person likes and whether this fits. Then write the last line: "
+        "'Rating: ' and one number from {low} to {high}.",
+        "Think first, in at most three lines that each begin with 'Step': what this person likes, and whether this has "
+        "it. Then write the last line: 'Rating: ' and one number from {low} to {high}.",
+        "Write up to three lines that each begin with 'Step': first what this person rated high and low, then what is "
+        "nearest to this one. End with one line: 'Rating: ' and one number from {low} to {high}.",
+    ),
+    needs=("'Rating: '", "{low}", "{high}"), fields=SCALE, before="\n",
+)  # fmt: skip
+PIECES = (OPENING, HISTORY, CANDIDATE, ASK, ASK_NUMBER, ASK_THINKING)
+"""What may be said in other words."""
+
+
+def pieces_before(ask: str) -> tuple[Piece, ...]:
+    """What may be said in other words of a prompt that ends with the piece ``ask``."""
+    return OPENING, HISTORY, CANDIDATE, *(piece for piece in PIECES if piece.name == ask)
+
+
 STRICTER = (
     "Your answer held no rating. Write only one number from {low} to {high}, such as {middle}, without any other word."
 )
 NEXT_PERSON = "\n\n"
+
+Style = Literal["instruction", "conventional"]
+STYLES: dict[Style, Wording] = {
+    "instruction": {},
+    "conventional": {
+        "opening": "Reviews by one customer, with their ratings from {low} (worst) to {high} (best).",
+        "history": "Reviewed so far:",
+        "candidate": "The latest review:",
+        "ask-number": "Rated from {low} to {high}.",
+    },
+}
+"""A person is asked about, or a text that language models know from their pre-training goes on: a page of reviews."""
+
+
+def wording_of(style: Style, *, thinking: bool) -> Wording:
+    """The words that a prompt of this style begins with. A model that thinks is asked for steps on lines of their own;
+    the version's sentence stays as it is, for a nano takes its vocabulary from every piece, asked or not."""
+    return {**STYLES[style], **({"ask-thinking": ASK_THINKING.variants[1]} if thinking else {})}
+
 
 FIXED = ("opening", "history", "no-history", "line", "candidate", "ask", "ask-number", "ask-thinking", "next")
 """The first pieces, in this order; the ratings follow, then the items, then the unknown item."""
@@ -42,24 +129,41 @@ FIXED = ("opening", "history", "no-history", "line", "candidate", "ask", "ask-nu
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Everything that prompts over a catalogue are made of. ``levels`` are the distinct ratings, ascending."""
+    """Everything that prompts over a catalogue are made of. ``levels`` are the distinct ratings, ascending; ``wording``
+    says some pieces in other words."""
 
     texts: tuple[str, ...]
     levels: Stars
+    wording: Wording = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self.wording, PIECES)
 
     @cached_property
     def written(self) -> list[str]:
         """Every piece."""
-        scale = {"low": spelled(float(self.levels[0])), "high": spelled(float(self.levels[-1]))}
-        fixed = [OPENING, HISTORY, NO_HISTORY, LINE, CANDIDATE, ASK, ASK_NUMBER, ASK_THINKING, NEXT_PERSON]
+        fixed = [self._filled(one) for one in self._fixed]
         ratings = [f": {spelled(float(level))}" for level in self.levels]
-        return [*(one.format(**scale) for one in fixed), *ratings, *(f" {text}" for text in self.texts), UNKNOWN]
+        return [*fixed, *ratings, *(f" {text}" for text in self.texts), UNKNOWN]
+
+    @property
+    def _fixed(self) -> list[str]:
+        """In the order of ``FIXED``."""
+        opening, history, candidate, *asks = (piece.whole(self.wording) for piece in PIECES)
+        return [opening, history, NO_HISTORY, LINE, candidate, *asks, NEXT_PERSON]
+
+    def _filled(self, text: str) -> str:
+        return text.format(low=spelled(float(self.levels[0])), high=spelled(float(self.levels[-1])))
+
+    def variants(self) -> list[str]:
+        """Every sentence that a search over wordings may put into a prompt."""
+        return [self._filled(piece.whole({piece.name: one})) for piece in PIECES for one in piece.variants]
 
     @cached_property
     def hash(self) -> str:
         """Of the wording, whatever the items."""
-        wording = [OPENING, HISTORY, NO_HISTORY, LINE, CANDIDATE, ASK, ASK_NUMBER, ASK_THINKING, STRICTER, NEXT_PERSON]
-        return hashlib.blake2b("\0".join([VERSION, *wording]).encode(), digest_size=6).hexdigest()
+        *most, end = self._fixed
+        return hash_of(VERSION, [*most, STRICTER, end])
 
     @property
     def stricter(self) -> str:
@@ -135,6 +239,50 @@ def read_rating(text: str, low: float, high: float, *, thought: bool = False) ->
     return (fitting[-1] if thought else fitting[0]) if fitting else None
 
 
-def texts_for(texts: Sequence[str], levels: Stars) -> Pieces:
-    """The pieces of prompts over items that read like ``texts``."""
-    return Pieces(tuple(texts), np.asarray(levels, dtype=np.float32))
+@dataclass(frozen=True)
+class RatingAnswer:
+    """What was read of an answer.
+
+    stars    the rating; None where there is none on the scale
+    steps    the lines of reasoning, apart from it
+    retried  whether it was asked for a second time
+    """
+
+    stars: float | None = None
+    steps: tuple[str, ...] = ()
+    retried: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no rating on the scale."""
+        return self.stars is None
+
+
+_MARK = mark_of("rating", "answer")
+
+
+def read_answer(text: str, low: float, high: float, *, thought: bool = False) -> RatingAnswer:
+    """The rating in what a model wrote, as ``read_rating`` finds it, and the steps of one that ``thought`` aloud.
+
+    What stands before the last line that begins with ``Rating:`` is a step, and so is every line that calls itself one;
+    none of them is ever read for the answer, whatever numbers it holds. Steps without anything behind them are a
+    failure. Only a text without such a line and without steps is read as a whole.
+    """
+    if not thought:
+        return RatingAnswer(read_rating(text, low, high))
+    lines = text[:LONGEST].splitlines()
+    marked = [place for place, line in enumerate(lines) if _MARK.match(line)]
+    begin = marked[-1] if marked else 0
+    steps = [*lines[:begin], *(line for line in lines[begin:] if is_step(line))]
+    answer = "\n".join(line for line in lines[begin:] if not is_step(line))
+    if marked:  # the first number behind the mark: "Answer: 3/5" is 3
+        answer = _MARK.sub("", answer, count=1)
+    return RatingAnswer(
+        read_rating(answer, low, high, thought=not marked or _CALLED.search(answer) is not None), steps_of(steps)
+    )
+
+
+def texts_for(texts: Sequence[str], levels: Stars, wording: Wording | None = None) -> Pieces:
+    """The pieces of prompts over items that read like ``texts``. Raises ``ConfigError`` for a wording that no prompt
+    can have."""
+    return Pieces(tuple(texts), np.asarray(levels, dtype=np.float32), dict(wording or {}))

@@ -39,6 +39,23 @@ def rated_before(dataset: Dataset, events: IntArray) -> RatingRequests:
     return RatingRequests(histories, ratings_of(dataset), dataset.item_rows[events].astype(np.int64), users)
 
 
+def drawn_questions(train: Dataset, ratings: Stars, n: int, seed: list[int]) -> tuple[RatingRequests, Stars]:
+    """Up to ``n`` rated events with what their users rated before, of as many users as there are, drawn once."""
+    rated = np.flatnonzero(~np.isnan(ratings))
+    asked = rated_before(train, rated) if len(rated) else None
+    if asked is not None:
+        rng = np.random.default_rng(seed)
+        some = rng.permutation(np.flatnonzero(asked.histories.lengths > 0))
+        _, first = np.unique(asked.user_rows[some], return_index=True)
+        chosen = some[np.sort(first)][:n]
+        of = asked[chosen]
+        flat = of.histories.flat_positions()
+        histories = Ragged.from_lengths(of.histories.values[flat].astype(np.int64), of.histories.lengths)
+        return RatingRequests(histories, of.history_ratings[flat], of.items, of.user_rows), ratings[rated[chosen]]
+    nothing = np.zeros(0, dtype=np.int64)
+    return RatingRequests(Ragged.empty(0), np.zeros(0, np.float32), nothing, nothing), np.zeros(0, np.float32)
+
+
 def rating_cases(split: Split, part: Literal["valid", "test"] = "test") -> RatingCases:
     """The rated events of a part of the split, in its order. Histories are those of the split's own cases, without
     events of the very moment that is asked about. Raises ``DataError`` where the split shows only some events."""

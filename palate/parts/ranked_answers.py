@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +18,10 @@ import torch
 from palate.core.asking import each
 from palate.core.chat import NOTHING_USED, ChatReply, ChatRequest, Message, Usage
 from palate.core.errors import ConfigError
-from palate.core.protocols import LanguageModel
+from palate.core.protocols import FloatArray, LanguageModel
 from palate.core.ragged import IntArray, Ragged
-from palate.data.ranking_prompts import Answer, Ask, Labels, labels_of, question, read_answer, stricter
+from palate.data.ranking_prompts import PLAIN, Answer, Ask, Labels, labels_of, question, read_answer, stricter
+from palate.data.wordings import Wording
 from palate.parts.prompting import by_length, closing, framed, in_one_token, last_states, places_of, written
 
 Floats = npt.NDArray[np.float64]
@@ -45,10 +46,11 @@ class Question:
     examples: tuple[str, ...]
     ask: Ask
     labels: Labels
+    wording: Wording = field(default_factory=lambda: PLAIN)
 
     @property
     def prompt(self) -> str:
-        return question(self.told, self.offered, self.ask, self.labels, self.examples)
+        return question(self.told, self.offered, self.ask, self.labels, self.examples, self.wording)
 
     @property
     def spare(self) -> int:
@@ -238,3 +240,33 @@ def averaged(questions: Sequence[Question], heard: Sequence[Heard]) -> tuple[Int
         for asked, one in zip(questions, heard, strict=True) if one.worth is not None
     ]  # fmt: skip
     return (items, np.mean(read, axis=0)) if read else (items[:0], np.zeros(0))
+
+
+def gain(questions: Sequence[Question], heard: Sequence[Heard], targets: IntArray) -> float:
+    """The mean over requests of ``1 / log2(1 + rank)`` of the target ``[b]`` among what was shown, its orders averaged;
+    those that are worth the same share their places. Where no order was answered the target counts as the last.
+    NaN where nobody was asked."""
+    of_request = np.array([one.request for one in questions], dtype=np.int64)
+    gains = []
+    for request in np.unique(of_request).tolist():
+        own = np.flatnonzero(of_request == request).tolist()
+        items, worth = averaged([questions[row] for row in own], [heard[row] for row in own])
+        rank = float(len(questions[own[0]].shown))
+        if len(items):
+            mine = worth[items == targets[request]]
+            rank = 1 + (worth > mine).sum() + ((worth == mine).sum() - 1) / 2
+        gains.append(1 / math.log2(1 + rank))
+    return float(np.mean(gains)) if gains else math.nan
+
+
+def first_stage(block: FloatArray) -> FloatArray:
+    """``[b, N]`` scores above 0 and up to 1 in the order of ``block``'s, equal where those are: by place, since no
+    formula of the score keeps all of them apart. -1 for what it cannot score, behind all others."""
+    order = np.argsort(-block, axis=1)
+    ordered = np.take_along_axis(block, order, axis=1)
+    place = np.zeros(block.shape, dtype=np.int64)
+    np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1, out=place[:, 1:])
+    scores = np.empty(block.shape, dtype=np.float32)
+    np.put_along_axis(scores, order, (1 - place / max(block.shape[1], 1)).astype(np.float32), axis=1)
+    scores[np.isnan(block)] = -1
+    return scores

@@ -24,7 +24,8 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.data.ranking_prompts import ANSWER
 from palate.models.collaborative.popularity import Popularity
-from palate.models.reranking.rank_prompted import RankPrompted, RankPromptedConfig, first_stage
+from palate.models.reranking.rank_prompted import RankPrompted, RankPromptedConfig
+from palate.parts.ranked_answers import first_stage
 from palate.parts.solved_examples import SolvedExamples
 from palate.systems import build
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rating_logs import leanings, log, lovers
 
 from palate.backbones.scripted import Scripted
@@ -19,7 +21,7 @@ from palate.core.ragged import Ragged
 from palate.core.ratings import RatingRequests
 from palate.core.run import Run
 from palate.curve import data_efficiency, draw, some_of
-from palate.data.rating_prompts import Pieces, nearest_level, read_rating
+from palate.data.rating_prompts import Pieces, nearest_level, read_answer, read_rating
 from palate.data.ratings import RatingBatches, hash_of, rated_before, rating_cases, statistics
 from palate.data.split import leave_one_out, split
 from palate.evaluation.ratings import rating_judge
@@ -133,6 +135,40 @@ def test_what_is_read_after_thinking(text: str, found: float | None) -> None:
     assert read_rating(text, 1, 5, thought=True) == found
 
 
+@pytest.mark.parametrize(
+    ("text", "found", "steps"),
+    [
+        ("Step 1: 5 for space.\nStep 2: this is crime.\nRating: 2", 2, 2),
+        ("Step 1: 5 for space.\nStep 2: Rating: 5 would be too much.\n\n**Final rating:** 1.5/5", 1.5, 2),
+        ("Rating: 4\nStep 1: because they gave 5 before.", 4, 1),
+        ("They gave 5 to space and 1 to crime.\nRating: 2", 2, 1),
+        ("Answer: 3/5", 3, 0),
+        ("They like 3 things. I think 4", 4, 0),
+        ("Step 1: they gave 5 to space.\nSo I would say 2.", 2, 1),
+        # Steps without an answer are a failure, whatever numbers they hold.
+        ("Step 1: they gave 5 to space.\nStep 2: Rating: 4 is near.", None, 2),
+        ("Step 1: they gave 5 to space.\nRating: none", None, 1),
+        ("step one: hm", None, 1), ("Stepping 2 back, Rating: 3", 3, 0), ("", None, 0),
+        ("Rating: 4\u2028Step 2: Rating: 1", 4, 1), ("Rating: 9\nRating:", None, 1),
+    ],
+)  # fmt: skip
+def test_steps_are_kept_apart_and_never_read_for_the_rating(text: str, found: float | None, steps: int) -> None:
+    answer = read_answer(text, 1, 5, thought=True)
+    assert (answer.stars, len(answer.steps)) == (found, steps)
+    assert answer.failed == (found is None)
+
+
+@given(
+    st.lists(st.sampled_from([*"1259.,/-:* \n", "Rating", "Step 1", "Answer:", "five", "\u2028", "\x00"])).map("".join)
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_is_written_after_thinking_a_rating_is_on_the_scale_or_none(text: str) -> None:
+    for thought in (False, True):
+        answer = read_answer(text, 1, 5, thought=thought)
+        assert answer.failed or 1 <= answer.stars <= 5
+        assert thought or not answer.steps
+
+
 def test_a_prompt_reads_as_it_should() -> None:
     pieces = Pieces(("Dune. space", "Gone. crime"), STARS)
     asked = questions(([0, 1], [5, 1.4], 0, 0), ([], [], 7, -1))
@@ -227,15 +263,16 @@ def untold(cases: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["regression", "classification"])
 def test_both_heads_learn_64_examples_by_heart(head: str) -> None:
-    rng = np.random.default_rng(1)
+    """Of these draws no prompt comes twice with two ratings, which nobody could learn."""
+    rng = np.random.default_rng(2)
     whole = log([(u, u % 8, float(rng.integers(1, 6)), 1) for u in range(8)] +
                 [(u, 8 + i, float(rng.integers(1, 6)), 2 + i) for u in range(8) for i in range(7)], 8, 15)  # fmt: skip
     system = build(
         "rating-lm",
-        {"head": head, "answer": "likeliest", "training.epochs": 400, "training.learning_rate": 0.003,
+        {"head": head, "answer": "likeliest", "training.epochs": 2000, "training.learning_rate": 0.003,
          "training.warmup_steps": 20, "batch_size": 64, "training.weight_decay": 0.0, "length": 3, "backbone.steps": 0},
         preset="tiny",
-    ).fit(whole, Run(max_steps=400))  # fmt: skip
+    ).fit(whole, Run(max_steps=600))  # fmt: skip
     assert isinstance(system, RatingLM)
     asked = rated_before(whole, np.arange(64))
     stars, given = system.predict(asked).stars, whole.interactions["rating"].to_numpy()
@@ -301,7 +338,7 @@ def test_solved_examples_are_other_peoples() -> None:
 def test_a_chat_model_may_think_first_or_tell_its_chances() -> None:
     system, chat = prompted(lambda request: "They gave 5 stars to space. Rating: 2", thinking=True)
     assert system.predict(questions(([0], [5], 1, 0))).stars.tolist() == [2]
-    assert "at most three sentences" in chat.asked[0].messages[0].content
+    assert "each begin with 'Step'" in chat.asked[0].messages[0].content
 
     def told(request: ChatRequest) -> ChatReply:
         assert request.alternatives > 0
@@ -315,6 +352,30 @@ def test_a_chat_model_may_think_first_or_tell_its_chances() -> None:
     np.testing.assert_allclose(stars, [(0.55 * 4 + 0.25 * 5) / 0.8], rtol=1e-6)
     with pytest.raises(ConfigError, match="it needs answer=text"):
         build("rating-prompted", {"thinking": True})
+
+
+def test_steps_come_apart_from_the_rating_and_without_them_the_answer_is_another() -> None:
+    """The same reply: who thinks answers what stands behind the steps, who does not reads the first number of all."""
+    said = "Step 1: 5 for every space book.\nStep 2: this is crime.\nRating: 2"
+    asked = questions(([0], [5], 1, 0))
+    thinks, _ = prompted(lambda request: said, thinking=True)
+    (heard,) = thinks.hear(asked)
+    assert heard.steps == ("Step 1: 5 for every space book.", "Step 2: this is crime.")
+    assert (heard.stars, heard.retried) == (2, False)
+    assert thinks.predict(asked).stars.tolist() == [2]
+    plain, chat = prompted(lambda request: said)
+    (heard,) = plain.hear(asked)
+    assert (heard.stars, heard.steps) == (1, ())
+    assert "Step" not in chat.asked[0].messages[0].content
+    bare, _ = prompted(lambda request: said.splitlines()[-1], thinking=True)
+    assert bare.hear(asked)[0].steps == ()
+    # Without its last line the reply is none, though its steps hold a 5: it is asked for again, and counted.
+    silent, chat = prompted([said.rsplit("\n", 1)[0], "hm", said.rsplit("\n", 1)[0], "2/5"], thinking=True)
+    (heard,) = silent.hear(asked)
+    assert (heard.stars, heard.retried, len(heard.steps)) == (None, True, 2)
+    found = silent.predict(asked)
+    assert (found.stars.tolist(), found.failed.tolist(), found.retried.tolist()) == ([2], [False], [True])
+    assert "Write only one number from 1 to 5" in chat.asked[1].messages[-1].content
 
 
 class Paid(Scripted):

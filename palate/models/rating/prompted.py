@@ -32,15 +32,27 @@ from palate.core.asking import each
 from palate.core.chat import ChatReply, ChatRequest, Message
 from palate.core.config import Part
 from palate.core.dataset import Dataset
-from palate.core.errors import TrainingError
+from palate.core.errors import ConfigError, DataError, TrainingError
 from palate.core.protocols import ChatModel, FloatArray, LanguageModel, RatingJudge
 from palate.core.ragged import IntArray, Ragged
 from palate.core.ratings import Predictions, RatingRequests, Stars
 from palate.core.run import Run
 from palate.core.space import Choice, SearchSpace
 from palate.core.texts import packed, unpacked
-from palate.data.rating_prompts import FIXED, VERSION, Pieces, read_rating, texts_for
-from palate.data.ratings import rated_before, ratings_of
+from palate.data.rating_prompts import (
+    FIXED,
+    VERSION,
+    Pieces,
+    RatingAnswer,
+    Style,
+    pieces_before,
+    read_answer,
+    texts_for,
+    wording_of,
+)
+from palate.data.ratings import drawn_questions, ratings_of
+from palate.data.wordings import Wording
+from palate.parts.prompt_search import SEARCH_VERSION, PromptSearchConfig, deadline, search, sentence
 from palate.parts.prompting import by_length, last_states, places_of, written
 from palate.parts.rating_prompts import PromptTokens, RatingWords, rating_words
 from palate.training.loop import optimise, seeded
@@ -61,6 +73,11 @@ class RatingPromptedConfig(KeepingConfig):
     """Of the train part, drawn once, from which they are taken."""
     thinking: bool = False
     """Reason first. Needs ``answer=text``."""
+    style: Style = "instruction"
+    """How the prompt is put: an instruction about a person, or a page of reviews that goes on, a text that language
+    models know (``conventional``)."""
+    search: PromptSearchConfig = PromptSearchConfig()
+    """Whether the words of the prompt are searched at fit: ``search.rounds=2``."""
     length: int = Field(10, ge=0)
     """Rated events of a history that are told; 0 tells none."""
     text: ItemText = ItemText(max_chars=120)
@@ -85,6 +102,11 @@ class RatingPromptedConfig(KeepingConfig):
     def ask(self) -> str:
         """The piece that a prompt ends with."""
         return "ask-thinking" if self.thinking else "ask-number" if self.answer == "text" else "ask"
+
+    @property
+    def wording(self) -> Wording:
+        """The words that a prompt begins with."""
+        return wording_of(self.style, thinking=self.thinking)
 
     @property
     def longest(self) -> int:
@@ -120,6 +142,8 @@ class RatingPrompted:
         self.config = config or RatingPromptedConfig()
         self.backbone, self.chat = (None if chat is not None else backbone), chat
         self.parts: dict[str, Any] = {"chat": chat} if chat is not None else {"backbone": backbone}
+        if self.config.search.proposals and chat is None:
+            raise ConfigError("sentences of a prompt are proposed by a chat model: name one, such as chat=endpoint")
         self.told: Told | None = None
         self.facts: dict[str, Any] = {}
         self._tokens: tuple[PromptTokens, RatingWords | None] | None = None
@@ -128,22 +152,56 @@ class RatingPrompted:
 
     def fit(self, train: Dataset, run: Run, judge: RatingJudge | None = None) -> Self:
         self.told, self.facts, self._tokens = None, {}, None
+        config, until = self.config, deadline(run)
         ratings = ratings_of(train) if train.n_interactions else np.zeros(0, np.float32)
         taught = ratings[~np.isnan(ratings)]
         levels = np.unique(taught) if len(np.unique(taught)) > 1 else np.arange(1, 6)
-        pieces = texts_for(self.config.text.render(train), levels.astype(np.float32))
+        pieces = texts_for(config.text.render(train), levels.astype(np.float32), config.wording)
         if self.backbone is not None:
+            words = pieces.variants() if config.search.rounds else []
             with seeded(run):
-                self.backbone.prepare(pieces.written, run, optimise)
-        examples, solved = _examples(train, ratings, self.config.examples, run.seed)
+                self.backbone.prepare([*pieces.written, *words], run, optimise)
+        examples, solved = drawn_questions(train, ratings, config.examples, [run.seed, 0xE8])
         mean = float(taught.mean()) if len(taught) else float(levels.mean())
         self.told = Told(pieces, mean, examples, solved)
         self.facts = {
             "fitted_on": train.fingerprint, "levels": pieces.levels.tolist(), "mean": mean,
-            "prompt": f"{VERSION} {pieces.hash}", "model": self._model.version,
-            "pretrained": self._model.pretrained,
+            "model": self._model.version, "pretrained": self._model.pretrained,
         }  # fmt: skip
+        self._say(pieces.wording)
+        if config.search.rounds:
+            self._search(train, ratings, run, judge, until)
         return self
+
+    def _say(self, wording: Wording) -> None:
+        """Ask in these words from now on."""
+        told = self._known()
+        pieces = texts_for(told.pieces.texts, told.pieces.levels, wording)
+        self.told, self._tokens = replace(told, pieces=pieces), None
+        self.facts |= {"prompt": f"{VERSION} {pieces.hash}", "wording": dict(wording)}
+
+    def _search(self, train: Dataset, ratings: Stars, run: Run, judge: RatingJudge | None, until: float) -> None:
+        """The words of the prompt, by rated events of the train part after what their users rated before."""
+        config = self.config
+        asked, given = drawn_questions(train, ratings, config.search.questions, [run.seed, 0x5C])
+        if not len(given):
+            raise DataError("no rating of the train part has another before it, so no prompt can be searched")
+
+        def score() -> float:
+            return -float(np.sqrt(np.square(self.predict(asked).stars.astype(np.float64) - given).mean()))
+
+        found = search(
+            self._say, pieces_before(config.ask), config.wording, config.search, run, until=until, score=score,
+            look=None if judge is None else partial(judge, self),
+            propose=None if self.chat is None else partial(config.once, self.chat, SEARCH_VERSION),
+        )  # fmt: skip
+        self.facts["search"] = found.facts("RMSE below zero", len(given))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be said beside figures: how the words of the prompt were found."""
+        searched = self.facts.get("search")
+        return (f"{sentence(searched)}; prompt {self.facts['prompt']}",) if searched else ()
 
     @property
     def _model(self) -> ChatModel | LanguageModel:
@@ -180,44 +238,47 @@ class RatingPrompted:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def predict(self, requests: RatingRequests) -> Predictions:
-        told = self._known()
-        rows = self.rows(requests)
-        stars = np.full(len(requests), np.nan)
-        retried = np.zeros(len(requests), dtype=np.bool_)
-        answers = self._of_chat(rows) if self.chat is not None else self._of_backbone(rows)
-        for some, found, again in answers:
-            stars[some], retried[some] = found, again
+        told, heard = self._known(), self.hear(requests)
+        stars = np.array([math.nan if one.stars is None else one.stars for one in heard], dtype=np.float64)
         failed = np.isnan(stars)
         levels = told.pieces.levels
         stars = np.where(failed, requests.user_means(told.mean), stars)
+        retried = np.array([one.retried for one in heard], dtype=np.bool_)
         return Predictions(np.clip(stars, levels[0], levels[-1]).astype(np.float32), failed, retried)
 
-    def _read(self, text: str) -> float:
-        """NaN where there is no rating in it."""
-        levels = self._known().pieces.levels
-        found = read_rating(text, float(levels[0]), float(levels[-1]), thought=self.config.thinking)
-        return math.nan if found is None else found
+    def hear(self, requests: RatingRequests) -> list[RatingAnswer]:
+        """What is read for each question: the rating, or none, and apart from it the steps of a model that thinks."""
+        rows = self.rows(requests)
+        heard = [RatingAnswer()] * len(rows)
+        for row, one in self._of_chat(rows) if self.chat is not None else self._of_backbone(rows):
+            heard[row] = one
+        return heard
 
-    def _of_chat(self, rows: IntArray) -> Iterator[tuple[Any, Any, Any]]:
+    def _read(self, text: str, before: RatingAnswer | None = None) -> RatingAnswer:
+        """What was written, or written when it was asked for once more."""
+        levels = self._known().pieces.levels
+        thought = self.config.thinking and before is None
+        found = read_answer(text, float(levels[0]), float(levels[-1]), thought=thought)
+        return found if before is None else replace(found, steps=before.steps, retried=True)
+
+    def _of_chat(self, rows: IntArray) -> Iterator[tuple[int, RatingAnswer]]:
         told, config = self._known(), self.config
 
-        def ask(chat: ChatModel | KeptReplies, row: int) -> tuple[float, bool]:
+        def ask(chat: ChatModel | KeptReplies, row: int) -> RatingAnswer:
             request = ChatRequest.of(told.pieces.text(rows[row]), max_tokens=config.longest)
             if config.answer == "probability":
                 request = replace(request, alternatives=TOLD)
             reply = chat.reply(request)
-            found = self._expected(reply) if config.answer == "probability" else math.nan
-            found = self._read(reply.text) if math.isnan(found) else found
-            if not math.isnan(found):
-                return found, False
+            expected = self._expected(reply) if config.answer == "probability" else math.nan
+            found = self._read(reply.text) if math.isnan(expected) else RatingAnswer(expected)
+            if not found.failed:
+                return found
             said = (*request.messages, Message("assistant", reply.text), Message("user", told.pieces.stricter))
-            again = chat.reply(ChatRequest(said, max_tokens=12))
-            return self._read(again.text), True
+            return self._read(chat.reply(ChatRequest(said, max_tokens=12)).text, found)
 
         assert self.chat is not None
         with config.keeping(self.chat, self.facts["prompt"]) as chat:
-            for row, (found, again) in each(range(len(rows)), partial(ask, chat), config.parallel):
-                yield row, found, again
+            yield from each(range(len(rows)), partial(ask, chat), config.parallel)
 
     def _expected(self, reply: ChatReply) -> float:
         """The expectation over the ratings among the likeliest first tokens; NaN where none of them is one."""
@@ -233,7 +294,7 @@ class RatingPrompted:
         total = sum(mass.values())
         return sum(star * share for star, share in mass.items()) / total if total > 0 else math.nan
 
-    def _of_backbone(self, rows: IntArray) -> Iterator[tuple[Any, Any, Any]]:
+    def _of_backbone(self, rows: IntArray) -> Iterator[tuple[int, RatingAnswer]]:
         lm = self.backbone
         assert lm is not None
         tokens, words = self._read_pieces()
@@ -241,20 +302,21 @@ class RatingPrompted:
         if words is not None:
             prompts = tokens.prompts(rows, words.before, room)
             for some in by_length(prompts):
-                yield some, self._likelihoods(lm, prompts[some], words), False
+                stars = self._likelihoods(lm, prompts[some], words)
+                yield from zip(some.tolist(), map(RatingAnswer, stars.tolist()), strict=True)
             return
         stricter = lm.read([f"\n{self._known().pieces.stricter}\nRating:"], inside=True)
         if room is not None and lm.kind == "causal":  # what is written stands behind the prompt
             room -= max(self.config.longest, int(stricter.lengths[0]) + 12)
         prompts = tokens.prompts(rows, None, room)
         for some in by_length(prompts):
-            texts = written(lm, prompts[some], self.config.longest)
-            found = np.array([self._read(text) for text in texts])
-            yield some, found, False
-            silent = np.flatnonzero(np.isnan(found))
+            found = [self._read(text) for text in written(lm, prompts[some], self.config.longest)]
+            yield from zip(some.tolist(), found, strict=True)
+            silent = np.flatnonzero([one.failed for one in found])
             if len(silent):
                 texts = written(lm, prompts[some[silent]].joined(stricter[np.zeros(len(silent), dtype=np.int64)]), 12)
-                yield some[silent], np.array([self._read(text) for text in texts]), True
+                for row, text in zip(silent.tolist(), texts, strict=True):
+                    yield int(some[row]), self._read(text, found[row])
 
     def _likelihoods(self, lm: LanguageModel, prompts: Ragged, words: RatingWords) -> FloatArray:
         """``[b]`` expectations over the probabilities of the rating words."""
@@ -298,27 +360,10 @@ class RatingPrompted:
         texts = unpacked(kept["texts"], kept["text_bytes"])
         histories = Ragged.from_lengths(kept["history"], kept["lengths"])
         examples = RatingRequests(histories, kept["history_ratings"], kept["items"], kept["users"])
-        pieces = texts_for(texts, np.array(facts["levels"], dtype=np.float32))
+        pieces = texts_for(texts, np.array(facts["levels"], dtype=np.float32), facts.get("wording"))
         system.told = Told(pieces, facts["mean"], examples, kept["solved"])
         system.facts = facts
         return system
-
-
-def _examples(train: Dataset, ratings: Stars, n: int, seed: int) -> tuple[RatingRequests, Stars]:
-    """Up to ``n`` rated events with what their users rated before, of as many users as there are, drawn once."""
-    rated = np.flatnonzero(~np.isnan(ratings))
-    asked = rated_before(train, rated) if len(rated) else None
-    if asked is not None:
-        rng = np.random.default_rng([seed, 0xE8])
-        some = rng.permutation(np.flatnonzero(asked.histories.lengths > 0))
-        _, first = np.unique(asked.user_rows[some], return_index=True)
-        chosen = some[np.sort(first)][:n]
-        of = asked[chosen]
-        flat = of.histories.flat_positions()
-        histories = Ragged.from_lengths(of.histories.values[flat].astype(np.int64), of.histories.lengths)
-        return RatingRequests(histories, of.history_ratings[flat], of.items, of.user_rows), ratings[rated[chosen]]
-    nothing = np.zeros(0, dtype=np.int64)
-    return RatingRequests(Ragged.empty(0), np.zeros(0, np.float32), nothing, nothing), np.zeros(0, np.float32)
 
 
 def tiny() -> RatingPromptedConfig:
@@ -337,3 +382,13 @@ def few_shot() -> RatingPromptedConfig:
 def chain_of_thought() -> RatingPromptedConfig:
     """The model reasons first and then writes the rating."""
     return RatingPromptedConfig(answer="text", thinking=True)
+
+
+def hard_prompt() -> RatingPromptedConfig:
+    """The words of the prompt are searched on the train part."""
+    return RatingPromptedConfig(search=PromptSearchConfig(rounds=2))
+
+
+def conventional() -> RatingPromptedConfig:
+    """A page of reviews that goes on."""
+    return RatingPromptedConfig(style="conventional")

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -35,7 +36,7 @@ from palate.core import store
 from palate.core.chat import NOTHING_USED, Usage
 from palate.core.config import Part
 from palate.core.dataset import Dataset
-from palate.core.errors import TrainingError
+from palate.core.errors import ConfigError, DataError, TrainingError
 from palate.core.protocols import ChatModel, FloatArray, Judge, LanguageModel, ScoresAll
 from palate.core.ragged import IntArray, Ragged
 from palate.core.rankings import Rankings, pick, rank
@@ -43,9 +44,21 @@ from palate.core.requests import Requests
 from palate.core.run import Run
 from palate.core.space import Choice, SearchSpace
 from palate.core.texts import packed, unpacked
-from palate.data.ranking_prompts import LETTERS, VERSION, labels_of, question, solved
+from palate.data.ranking_prompts import (
+    LETTERS,
+    PIECES,
+    STYLES,
+    Style,
+    labels_of,
+    pieces_before,
+    question,
+    solved,
+    version_of,
+)
+from palate.data.wordings import Wording
 from palate.evaluation.position_bias import PositionBias
-from palate.parts.ranked_answers import Heard, Manner, Question, ask_chat, ask_model, averaged
+from palate.parts.prompt_search import SEARCH_VERSION, PromptSearchConfig, deadline, search, sentence
+from palate.parts.ranked_answers import Heard, Manner, Question, ask_chat, ask_model, averaged, first_stage, gain
 from palate.parts.solved_examples import SolvedExamples
 from palate.training.loop import optimise, seeded
 
@@ -73,6 +86,11 @@ class RankPromptedConfig(KeepingConfig):
     example_candidates: int = Field(5, ge=2, le=26)
     thinking: bool = False
     """Reason first. Needs ``answer=text``."""
+    style: Style = "instruction"
+    """How the prompt is put: an instruction about a person, or a passage and a question with options, a task that
+    language models know (``conventional``)."""
+    search: PromptSearchConfig = PromptSearchConfig()
+    """Whether the words of the prompt are searched at fit: ``search.rounds=2``."""
     length: int = Field(10, ge=1)
     """The last so many items are told."""
     text: ItemText = ItemText(fields=("title",), max_chars=120)
@@ -162,7 +180,10 @@ class RankPrompted:
         self.parts: dict[str, Any] = {
             "retriever": retriever, **({"chat": chat} if chat is not None else {"backbone": backbone})
         }  # fmt: skip
+        if self.config.search.proposals and chat is None:
+            raise ConfigError("sentences of a prompt are proposed by a chat model: name one, such as chat=endpoint")
         self.texts: list[str] = []
+        self.wording: Wording = {}
         self.solved: SolvedExamples | None = None
         self.facts: dict[str, Any] = {}
         self.record = Record()
@@ -170,31 +191,65 @@ class RankPrompted:
     @property
     def notes(self) -> tuple[str, ...]:
         """What must be said beside figures of the answers given so far."""
-        return (f"{self.record}; {self.record.bias}; prompt {VERSION}, {self._model.version}",)
+        prompt = self.facts.get("prompt", version_of(self.wording))
+        said = f"{self.record}; {self.record.bias}; prompt {prompt}, {self._model.version}"
+        searched = self.facts.get("search")
+        return (said, sentence(searched)) if searched else (said,)
 
     # -- what is told ------------------------------------------------------------------------------------------------
 
     def fit(self, train: Dataset, run: Run, judge: Judge | None = None) -> Self:
         self.solved, self.facts, self.record = None, {}, Record()
-        config = self.config
-        share = 1.0 if self.backbone is None else 0.5
+        config, until = self.config, deadline(run)
+        share = 1.0 if self.backbone is None and not config.search.rounds else 0.5
         self.retriever.fit(train, run.inside("retriever", share), judge)  # type: ignore[attr-defined]
         texts = config.text.render(train)
         if self.backbone is not None:
-            wording = question([], [], "one", config.labels).split("\n")
+            wording = question([], [], "one", config.labels, (), STYLES[config.style]).split("\n")
+            words = [one for piece in PIECES for one in piece.variants] if config.search.rounds else []
             labels = " ".join(labels_of(config.labels, config.candidates))
             with seeded(run):
-                self.backbone.prepare([*wording, labels, *texts], run, optimise)
+                self.backbone.prepare([*wording, labels, *words, *texts], run, optimise)
         self.texts = texts
         self.solved = SolvedExamples.drawn(
             train, n=config.examples, length=config.length, n_candidates=config.example_candidates, seed=run.seed
         )
         model = self._model
         self.facts = {
-            "fitted_on": train.fingerprint, "prompt": VERSION, "model": model.version, "pretrained": model.pretrained,
-            "seed": run.seed,
+            "fitted_on": train.fingerprint, "model": model.version, "pretrained": model.pretrained, "seed": run.seed
         }  # fmt: skip
+        self._say(STYLES[config.style])
+        if config.search.rounds:
+            self._search(train, run, judge, until)
         return self
+
+    def _say(self, wording: Wording) -> None:
+        """Ask in these words from now on."""
+        self.wording = dict(wording)
+        self.facts |= {"prompt": version_of(wording), "wording": self.wording}
+
+    def _search(self, train: Dataset, run: Run, judge: Judge | None, until: float) -> None:
+        """The words of the prompt, by events of the train part among items their users never met."""
+        config = self.config
+        pool = SolvedExamples.drawn(
+            train, n=config.search.questions, length=config.length, n_candidates=config.candidates, seed=run.seed
+        )
+        if not ((pool.offered >= 0).sum(1) > 1).any():
+            raise DataError("no event of the train part can be asked about, so no prompt can be searched")
+        asked = Requests(pool.histories, user_rows=pool.users)
+        targets = pool.offered[np.arange(len(pool)), pool.place]
+
+        def score() -> float:
+            questions = self.questions(asked, pool.offered)
+            return gain(questions, self.hear(questions), targets)
+
+        found = search(
+            self._say, pieces_before(self._ask), STYLES[config.style], config.search, run, until=until, score=score,
+            look=None if judge is None else partial(judge, self),
+            propose=None if self.chat is None else partial(config.once, self.chat, SEARCH_VERSION),
+        )  # fmt: skip
+        self.record = Record()
+        self.facts["search"] = found.facts("NDCG of what was chosen", len(pool))
 
     @property
     def _model(self) -> ChatModel | LanguageModel:
@@ -226,7 +281,7 @@ class RankPrompted:
                 shown = rng.permutation(offered)
                 texts = [self.texts[item] for item in shown.tolist()]
                 made.append(Question(
-                    row, shown, tuple(texts), tuple(told), tuple(examples), self._ask, config.labels
+                    row, shown, tuple(texts), tuple(told), tuple(examples), self._ask, config.labels, self.wording
                 ))  # fmt: skip
         return made
 
@@ -241,7 +296,7 @@ class RankPrompted:
             solved(
                 [self.texts[item] for item in pool.histories.row(row)],
                 [self.texts[item] for item in pool.offered[row] if item >= 0], int(pool.place[row]),
-                self.config.labels,
+                self.config.labels, self.wording,
             )
             for row in rows
         ]  # fmt: skip
@@ -325,20 +380,8 @@ class RankPrompted:
         arrays = stored.arrays()
         system.texts = unpacked(arrays.pop("texts"), arrays.pop("text_bytes"))
         system.solved, system.facts = SolvedExamples.of_arrays(arrays), stored.facts
+        system.wording = stored.facts.get("wording", {})
         return system
-
-
-def first_stage(block: FloatArray) -> FloatArray:
-    """``[b, N]`` scores above 0 and up to 1 in the order of ``block``'s, equal where those are: by place, since no
-    formula of the score keeps all of them apart. -1 for what it cannot score, behind all others."""
-    order = np.argsort(-block, axis=1)
-    ordered = np.take_along_axis(block, order, axis=1)
-    place = np.zeros(block.shape, dtype=np.int64)
-    np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1, out=place[:, 1:])
-    scores = np.empty(block.shape, dtype=np.float32)
-    np.put_along_axis(scores, order, (1 - place / max(block.shape[1], 1)).astype(np.float32), axis=1)
-    scores[np.isnan(block)] = -1
-    return scores
 
 
 def tiny() -> RankPromptedConfig:
@@ -355,3 +398,13 @@ def few_shot() -> RankPromptedConfig:
 def chain_of_thought() -> RankPromptedConfig:
     """The model reasons in steps and then writes the ranking."""
     return RankPromptedConfig(answer="text", thinking=True)
+
+
+def hard_prompt() -> RankPromptedConfig:
+    """The words of the prompt are searched on the train part."""
+    return RankPromptedConfig(search=PromptSearchConfig(rounds=2))
+
+
+def conventional() -> RankPromptedConfig:
+    """A passage and a question with options."""
+    return RankPromptedConfig(style="conventional")
