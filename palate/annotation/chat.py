@@ -64,7 +64,8 @@ class ChatAnnotatorConfig(Config):
 
 
 class ChatAnnotator:
-    """The annotator. ``unreadable`` counts records that the model did not manage to write."""
+    """The annotator. ``unreadable`` counts records that the model did not manage to write, ``refused`` those of them
+    whose question its server did not take in any form."""
 
     config_type = ChatAnnotatorConfig
 
@@ -73,7 +74,7 @@ class ChatAnnotator:
     ) -> None:
         self.config, self.chat = config or ChatAnnotatorConfig(), chat
         self.progress = progress or Silent()
-        self.unreadable = 0
+        self.unreadable = self.refused = 0
 
     @property
     def label(self) -> str:
@@ -93,6 +94,7 @@ class ChatAnnotator:
                 progress=self.progress,
             )  # fmt: skip
         self.unreadable += sum(entry.record is None for entry in found)
+        self.refused += sum(entry.record is None and entry.step.endswith(" refused") for entry in found)
         return found
 
     def intentions(self, train: Dataset, events: IntArray) -> list[Intention]:

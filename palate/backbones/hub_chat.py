@@ -23,7 +23,7 @@ from palate.backbones.hub_files import hub_folder, quietly
 from palate.core import store
 from palate.core.chat import ChatReply, ChatRequest, Finish, Message, Usage
 from palate.core.config import Config
-from palate.core.errors import EndpointError, FormError
+from palate.core.errors import FormError, RefusedError
 from palate.core.ragged import Ragged
 from palate.core.run import Run
 
@@ -121,7 +121,7 @@ class HubChat:
             ids.append(hub.tokenizer.end)
         limit = self.config.max_prompt_tokens or getattr(hub.model.config, "max_position_embeddings", None)
         if limit is not None and len(ids) + (request.max_tokens if hub.kind == "causal" else 0) > limit:
-            raise EndpointError(
+            raise RefusedError(
                 f"{self.label} reads {limit} tokens at most; this question has {len(ids)} and may be answered with "
                 f"{request.max_tokens}"
             )

@@ -208,6 +208,9 @@ def _by_chat(
         f"{', '.join(f'{count:,} {state}' for state, count in sorted(counts.items())) or 'none'}; "
         f"{writer.unreadable:,} records could not be read"
     )
+    if writer.refused:
+        first = next(entry.problem for entry in entries if entry.record is None and entry.step.endswith(" refused"))
+        said += f", of {writer.refused:,} of them the question was refused: {first}"
     return WrittenTable(task.name, [row.of for row in rows], columns, split.train.fingerprint, facts), said
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("openai")
 
-from chat_server import ChatServer
+from chat_server import ChatServer, calls, fails, send
 from ledger_worker import model, rows
 
 from palate.annotation.chat import ChatAnnotator, ChatAnnotatorConfig
@@ -28,9 +28,19 @@ from palate.annotation.ledger import Budget, Ledger
 from palate.annotation.rows import check_rows, choice_rows, events_of, reviewed, rows_of
 from palate.annotation.tasks import KINDS, TASKS, Row
 from palate.annotation.writing import estimate, key_of, write
+from palate.backbones.chat_endpoint import ChatEndpoint, ChatEndpointConfig
 from palate.backbones.scripted import Scripted
 from palate.core.chat import ChatRequest, Usage
-from palate.core.errors import BudgetError, ConfigError, DataError, EndpointError, LeakError, StoreError
+from palate.core.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    EndpointError,
+    FormError,
+    LeakError,
+    RefusedError,
+    StoreError,
+)
 from palate.core.protocols import Annotator, Augmenter, Profiler
 from palate.core.split import Split
 from palate.data.split import leave_one_out
@@ -239,6 +249,84 @@ def test_an_endpoint_that_is_down_keeps_what_came(tmp_path: Path) -> None:
         again = Scripted(answers=lambda request: WORDS)
         write(TASK, many, again, ledger)
         assert len(again.asked) == 3
+
+
+def refusing(odd: Callable[[Row], bool], many: Sequence[Row]) -> Scripted:
+    """A model that takes no question about some rows, and answers the others by a tool call's text."""
+    texts = [TASK.request(row).messages[-1].content for row in many if odd(row)]
+
+    def ask(request: ChatRequest) -> str:
+        if any(message.content in texts for message in request.messages):
+            formed = bool(request.tools or request.schema)
+            raise (FormError if formed else RefusedError)("answered 400: content policy")
+        return WORDS
+
+    return Scripted(answers=ask)
+
+
+@pytest.mark.parametrize("place", [0, 3, 39])
+def test_a_row_that_is_always_refused_is_settled_and_the_others_go_on(tmp_path: Path, place: int) -> None:
+    many = rows(40)
+    chat = refusing(lambda row: row.of == place, many)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for _ in range(2):
+            entries = write(TASK, many, chat, ledger)
+            assert [entry.record is None for entry in entries] == [row.of == place for row in many]
+            assert entries[place].problem == "answered 400: content policy"
+            assert entries[place].step == "text refused"
+            assert {entry.step for entry in entries if entry.record} == {"tools plain"}, "as if the row were not there"
+        assert len(chat.asked) == 42, "three forms of one row, one of the others, nothing twice"
+        assert ledger.forget_failures() == 1
+
+
+def test_a_model_that_refuses_everything_stops_the_work(tmp_path: Path) -> None:
+    many, path = rows(40), tmp_path / "ledger.sqlite"
+    chat = refusing(lambda row: True, many)
+    with Ledger(path) as ledger:
+        with pytest.raises(
+            EndpointError, match=r"content policy; so were all 1\d questions to this model, none was ever"
+        ):
+            write(TASK, many, chat, ledger)
+        with pytest.raises(EndpointError, match="so were all 2 questions"):
+            write(TASK, many[:2], chat, ledger)
+        assert not ledger.kept([key_of(chat, TASK, row) for row in many]), "no row is to blame"
+        write(TASK, many[20:21], Scripted(answers=[WORDS]), ledger)
+        entries = write(TASK, many, chat, ledger)
+        assert sum(entry.record is None for entry in entries) == 39, "now it has answered once"
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_what_is_not_about_a_row_stops_the_work(tmp_path: Path, status: int) -> None:
+    server = ChatServer(brain)
+    server.script = [fails(status)] * 40
+    try:
+        with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(EndpointError, match=f"answered {status}"):
+            write(TASK, rows(40), model(server.url, 2), ledger, parallel=2)
+        assert len(server.asked) <= 3
+    finally:
+        server.close()
+
+
+def test_a_content_filter_over_http_costs_one_record(tmp_path: Path) -> None:
+    """One row of 40 is refused with 400 in every form; the others keep the form that works."""
+
+    def filtered(handler: Any, asked: dict[str, Any]) -> None:
+        if '"book 3"' in json.dumps(asked["messages"]).replace("\\", ""):
+            send(handler, 400, {"error": {"message": "content management policy", "code": "content_filter"}})
+        else:
+            calls(WORDS)(handler, asked)
+
+    server = ChatServer(brain)
+    server.script = [filtered] * 200
+    settings = {"url": server.url, "model": "m", "wait_seconds": 0.001, "tries": 2}
+    try:
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            entries = write(TASK, rows(40), ChatEndpoint(ChatEndpointConfig(**settings)), ledger)
+    finally:
+        server.close()
+    assert [number for number, entry in enumerate(entries) if entry.record is None] == [3]
+    assert "content management policy" in entries[3].problem
+    assert {entry.step for entry in entries if entry.record} == {"tools plain"}
 
 
 def test_one_process_at_a_time_and_foreign_files(tmp_path: Path) -> None:
