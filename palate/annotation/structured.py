@@ -30,6 +30,8 @@ LADDER: tuple[Form, ...] = ("tools", "schema", "text")
 STEPS = ("plain", "fenced", "brackets", "literal", "repaired", "failed", "refused")
 GIVEN_UP = 2
 """A form that never worked is not tried again after so many requests that were answered in a lower one."""
+SHOWN_AGAIN = 4
+"""Bytes of a bad answer that the model sees when it repairs it, for each token that it may write."""
 TOOL = "answer"
 LONGEST = 100_000
 """Characters of an answer that are looked at."""
@@ -40,8 +42,8 @@ R = TypeVar("R", bound=BaseModel)
 @dataclass(frozen=True)
 class Answer(Generic[R]):
     """A record, or None and the ``problem``. ``step`` says how it was read; ``replies`` are all that were paid for;
-    ``lost`` is what attempts without a reply may have cost at most. Of a request that was refused in every form the step
-    is ``refused``, and there are no replies."""
+    ``lost`` is what attempts without a reply may have cost at most. Of a request that no form was taken of, the step is
+    ``refused``, and there are no replies."""
 
     value: R | None
     problem: str
@@ -80,8 +82,7 @@ class Structured:
 
     def largest(self, request: ChatRequest, kind: type[BaseModel]) -> Usage:
         """The most that ``ask`` can use: every form that may be refused, then an answer and its repairs."""
-        # Of an answer, so many characters are shown again, each of at most four bytes.
-        answer = Message("assistant", "x" * 16 * request.max_tokens)
+        answer = Message("assistant", "x" * SHOWN_AGAIN * request.max_tokens)
         most = NOTHING_USED
         for form in self.forms:
             one = formed(request, kind, form)
@@ -132,7 +133,7 @@ class Structured:
         for _ in range(self.repairs):
             if value is not None or replies[-1].finish == "refused":
                 break
-            bad = Message("assistant", written(replies[-1])[: 4 * request.max_tokens])
+            bad = Message("assistant", _cut(written(replies[-1]), SHOWN_AGAIN * request.max_tokens))
             again = replace(
                 request, messages=(*request.messages, bad, _mend(problem)), tools=(),
                 schema=request.schema if form == "schema" else None,
@@ -148,6 +149,10 @@ class Structured:
             value, problem, _ = read_reply(replies[-1], kind)
             step = "repaired"
         return Answer(value, problem, form, step if value is not None else "failed", tuple(replies), lost)
+
+
+def _cut(text: str, n_bytes: int) -> str:
+    return text.encode()[:n_bytes].decode(errors="ignore")
 
 
 def formed(request: ChatRequest, kind: type[BaseModel], form: Form) -> ChatRequest:

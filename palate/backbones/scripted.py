@@ -6,14 +6,14 @@ import json
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field
 
 from palate.core import store
-from palate.core.chat import ChatReply, ChatRequest, Message, Usage, reply_from_json, reply_to_json
+from palate.core.chat import NOTHING_USED, ChatReply, ChatRequest, Message, Usage, reply_from_json, reply_to_json
 from palate.core.config import Config
 from palate.core.errors import DataError, EndpointError, MisuseError
 from palate.core.protocols import ChatModel
@@ -123,7 +123,8 @@ class ReplayConfig(Config):
 
 class Replay:
     """Says again what was recorded, request by request; the same request twice gives the two replies in their order,
-    and from then on the last. Nothing is asked anywhere and nothing is charged: ``usage`` is what it was then."""
+    and from then on the last. Nothing is asked anywhere and nothing is charged: ``usage`` says what it was then, for
+    figures of cost, and ``replayed`` that no budget pays for it."""
 
     config_type = ReplayConfig
     pretrained: Literal["LM"] = "LM"
@@ -153,10 +154,11 @@ class Replay:
             replies = self._kept.get(request.hash)
             if not replies:
                 raise EndpointError(f"{self.config.path} holds no reply to this request; record it with a model first")
-            return replies.popleft() if len(replies) > 1 else replies[0]
+            found = replies.popleft() if len(replies) > 1 else replies[0]
+        return replace(found, replayed=True)
 
     def largest(self, request: ChatRequest) -> Usage:
-        return Usage()
+        return NOTHING_USED
 
     def save(self, folder: Path) -> None:
         store.save(folder, self, config=self.config)

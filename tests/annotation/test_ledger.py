@@ -25,11 +25,13 @@ from ledger_worker import model, rows
 
 from palate.annotation.chat import ChatAnnotator, ChatAnnotatorConfig
 from palate.annotation.ledger import Budget, Ledger
+from palate.annotation.replies import KeptReplies
 from palate.annotation.rows import check_rows, choice_rows, events_of, reviewed, rows_of
+from palate.annotation.structured import formed
 from palate.annotation.tasks import KINDS, TASKS, Row
 from palate.annotation.writing import estimate, key_of, write
 from palate.backbones.chat_endpoint import ChatEndpoint, ChatEndpointConfig
-from palate.backbones.scripted import Scripted
+from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted
 from palate.core.chat import ChatRequest, Usage
 from palate.core.errors import (
     BudgetError,
@@ -186,6 +188,20 @@ def test_a_budget_is_never_exceeded_and_can_be_raised(server: ChatServer, tmp_pa
         pytest.raises(BudgetError, match=r"of money could be exceeded"),
     ):
         write(TASK, rows(10_000), chat, ledger)
+
+
+def test_a_replayed_call_costs_nothing(tmp_path: Path) -> None:
+    many, path = rows(20), tmp_path / "said.jsonl"
+    with Ledger(tmp_path / "a.sqlite") as ledger:
+        first = write(TASK, many, Recorder(Scripted(answers=lambda request: WORDS), path), ledger)
+        assert ledger.spent.tokens > 1000
+    replay = Replay(ReplayConfig(path=str(path)))
+    with Ledger(tmp_path / "b.sqlite", Budget(tokens=1, money=1e-9)) as ledger:
+        again = write(TASK, many, replay, ledger)
+        assert [entry.record for entry in again] == [entry.record for entry in first]
+        assert ledger.spent.tokens == 0
+        KeptReplies(replay, ledger, "words").reply(formed(TASK.request(many[0]), TASK.record, "tools"))
+        assert ledger.spent.tokens == 0
 
 
 def test_the_budget_books_what_is_under_way(tmp_path: Path) -> None:

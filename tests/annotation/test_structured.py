@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,9 @@ def test_recorded_is_replayed_without_a_server(server: ChatServer, tmp_path: Pat
         stream.write('{"hash": "cut by a ki')
     replay = Replay(ReplayConfig(path=str(path)))
     assert isinstance(replay, ChatModel)
-    assert [replay.reply(first), replay.reply(first), replay.reply(other), replay.reply(first)] == [*said, said[1]]
+    again = [replay.reply(first), replay.reply(first), replay.reply(other), replay.reply(first)]
+    assert again == [replace(one, replayed=True) for one in (*said, said[1])]
+    assert sum(one.usage.tokens for one in again) > 0 == sum(one.charged.tokens for one in again)
     assert (replay.label, replay.version) == ("m", recorder.version)
     assert len(server.asked) == 3
     with pytest.raises(EndpointError, match="holds no reply to this request"):
