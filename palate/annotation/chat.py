@@ -65,7 +65,7 @@ class ChatAnnotatorConfig(Config):
 
 class ChatAnnotator:
     """The annotator. ``unreadable`` counts records that the model did not manage to write, ``refused`` those of them
-    whose question its server did not take in any form."""
+    whose question its server did not take in any form; ``refusal`` is the reason of the first."""
 
     config_type = ChatAnnotatorConfig
 
@@ -73,8 +73,9 @@ class ChatAnnotator:
         self, config: ChatAnnotatorConfig | None = None, *, chat: ChatModel, progress: Progress | None = None
     ) -> None:
         self.config, self.chat = config or ChatAnnotatorConfig(), chat
+        self.parts = {"chat": chat}
         self.progress = progress or Silent()
-        self.unreadable = self.refused = 0
+        self.unreadable, self.refused, self.refusal = 0, 0, ""
 
     @property
     def label(self) -> str:
@@ -94,7 +95,8 @@ class ChatAnnotator:
                 progress=self.progress,
             )  # fmt: skip
         self.unreadable += sum(entry.record is None for entry in found)
-        self.refused += sum(entry.record is None and entry.step.endswith(" refused") for entry in found)
+        refused = [entry.problem for entry in found if entry.record is None and entry.step.endswith(" refused")]
+        self.refused, self.refusal = self.refused + len(refused), self.refusal or next(iter(refused), "")
         return found
 
     def intentions(self, train: Dataset, events: IntArray) -> list[Intention]:
@@ -132,6 +134,11 @@ class ChatAnnotator:
             ItemProfile(row.of, *profile_told(one), self.label)
             for row, one in zip(rows, self._said("item-profile", rows), strict=True)
         ]
+
+    def told_of(self, train: Dataset, items: Sequence[int]) -> list[ItemProfile]:
+        """A profile for every item, in the order of their rows: written for these, empty for the others."""
+        found = {one.item_row: one for one in self.item_profiles(train, np.array(items, dtype=np.int64))}
+        return [found.get(item, ItemProfile(item, "", "", self.label)) for item in range(train.n_items)]
 
     def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
         """One record a user; of one without an event nothing is known, and nobody is asked."""

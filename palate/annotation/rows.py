@@ -25,9 +25,13 @@ SILENT = ("item", "image", "available", "invented")
 """Columns of the item table that say nothing about what an item is."""
 
 
-def rows_of(kind: str, train: Dataset, most: int | None = None, names: Sequence[str] = ()) -> list[Row]:
+def rows_of(
+    kind: str, train: Dataset, most: int | None = None, names: Sequence[str] = (),
+    of_items: Sequence[ItemProfile] | None = None,
+) -> list[Row]:  # fmt: skip
     """What ``palate annotate`` asks about: events with a review, all events, users with events, or items; the first
-    ``most``. ``names`` are the attributes or traits asked for."""
+    ``most``. ``names`` are the attributes or traits asked for; ``of_items`` the profiles of all items, by which the
+    prompts of user profiles tell them."""
     if kind == "intention":
         return intention_rows(train, reviewed(train)[:most])
     if kind == "step-preferences":
@@ -41,8 +45,20 @@ def rows_of(kind: str, train: Dataset, most: int | None = None, names: Sequence[
     if kind == "user-traits":
         return trait_rows(train, users, names or TRAITS)
     if kind in ("preference", "user-profile"):
-        return user_rows(train, events_of(train, users))
+        return user_rows(train, events_of(train, users), of_items if kind == "user-profile" else None)
     raise MisuseError(f"'{kind}' is asked within a fit, among candidates: annotate writes no table of it")
+
+
+def profiled_first(kind: str, train: Dataset, most: int | None = None) -> list[Row]:
+    """The rows of the item profiles from which ``kind`` is written: for user profiles of all items, or of those that
+    the prompts of the first ``most`` users show; none for another kind."""
+    if kind != "user-profile":
+        return []
+    items = np.arange(train.n_items)
+    if most is not None:
+        shown = [event for row in rows_of(kind, train, most) for event in row.events]
+        items = np.unique(train.item_rows[np.array(shown, dtype=np.int64)])
+    return item_rows(train, items)
 
 
 def reviewed(train: Dataset) -> IntArray:

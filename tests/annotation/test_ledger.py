@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("openai")
 
-from chat_server import ChatServer, calls, fails, send
+from chat_server import ChatServer, calls, fails, recorded, send
 from ledger_worker import model, rows
 
 from palate.annotation.chat import ChatAnnotator, ChatAnnotatorConfig
@@ -31,7 +31,7 @@ from palate.annotation.structured import formed
 from palate.annotation.tasks import KINDS, TASKS, Row
 from palate.annotation.writing import estimate, key_of, write
 from palate.backbones.chat_endpoint import ChatEndpoint, ChatEndpointConfig
-from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted
+from palate.backbones.scripted import Replay, ReplayConfig, Scripted
 from palate.core.chat import ChatRequest, Usage
 from palate.core.errors import (
     BudgetError,
@@ -193,7 +193,7 @@ def test_a_budget_is_never_exceeded_and_can_be_raised(server: ChatServer, tmp_pa
 def test_a_replayed_call_costs_nothing(tmp_path: Path) -> None:
     many, path = rows(20), tmp_path / "said.jsonl"
     with Ledger(tmp_path / "a.sqlite") as ledger:
-        first = write(TASK, many, Recorder(Scripted(answers=lambda request: WORDS), path), ledger)
+        first = write(TASK, many, recorded(Scripted(answers=lambda request: WORDS), path), ledger)
         assert ledger.spent.tokens > 1000
     replay = Replay(ReplayConfig(path=str(path)))
     with Ledger(tmp_path / "b.sqlite", Budget(tokens=1, money=1e-9)) as ledger:

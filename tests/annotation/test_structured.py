@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 pytest.importorskip("openai")
 
-from chat_server import ChatServer, calls, fails, says, send
+from chat_server import ChatServer, calls, fails, recorded, says, send
 
 from palate.annotation.structured import Structured, read_json, schema_of
 from palate.backbones.chat_endpoint import ChatEndpoint, ChatEndpointConfig
-from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted, ScriptedConfig
+from palate.backbones.scripted import Replay, ReplayConfig, Scripted, ScriptedConfig
 from palate.core.asking import each
 from palate.core.chat import ChatReply, ChatRequest, Message, Usage, reply_from_json, reply_to_json
 from palate.core.errors import DataError, EndpointError, FormError, RefusedError
@@ -130,7 +130,7 @@ def test_a_script_ends_and_a_script_begins_anew() -> None:
 def test_recorded_is_replayed_without_a_server(server: ChatServer, tmp_path: Path) -> None:
     path = tmp_path / "said.jsonl"
     server.script = [calls('{"likes": "é'), says("second")]
-    recorder = Recorder(endpoint(server), path)
+    recorder = recorded(endpoint(server), path)
     first, other = ChatRequest.of("?", temperature=1.0), ChatRequest.of("!")
     said = [recorder.reply(first), recorder.reply(first), recorder.reply(other)]
     with path.open("a") as stream:
