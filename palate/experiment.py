@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
+from palate.core.fence import Fence, fenced
 from palate.core.protocols import Continues, Discerner, Judge, ReadsWords, Recommender, ScoresAll, TakesNotes
 from palate.core.provenance import mark_of
 from palate.core.run import Run, Watched
@@ -121,12 +122,13 @@ def fit(
     }  # fmt: skip
     asked = {"tune": tune, "budget_seconds": run.budget_seconds, "precision": run.precision}
     FittedRun(out, plan, facts).begin(asked, resume=run.resume)
+    fence = Fence(split)
     if tune:
         from palate.tuning import search
 
-        plan, facts["tuned"] = search(plan, split.train, on_validation, run, tune, folder=out)
+        plan, facts["tuned"] = search(plan, split.train, on_validation, run, tune, folder=out, fence=fence)
     fitted = FittedRun(out, plan, facts)
-    costs = [_fit_seed(fitted, seed, split, run, on_validation, start) for seed in plan.seeds]
+    costs = [_fit_seed(fitted, seed, split.train, run, on_validation, start, fence) for seed in plan.seeds]
     fitted.write_tables(split)
     facts["cost"] = Cost.over_seeds(costs)
     facts["marks"] = sorted({mark for seed in plan.seeds if (mark := mark_of(fitted.system_folder(seed)))})
@@ -150,9 +152,10 @@ def judge_of(plan: Plan, split: Split) -> Judge | None:
 
 
 def _fit_seed(
-    fitted: FittedRun, seed: int, split: Split, run: Run, judge: Judge | None, start: FittedRun | None
+    fitted: FittedRun, seed: int, train: Dataset, run: Run, judge: Judge | None, start: FittedRun | None, fence: Fence
 ) -> Cost:
-    """Fit and save one seed; when the run resumes and the seed is there already, only its cost is read."""
+    """Fit and save one seed; when the run resumes and the seed is there already, only its cost is read. What a chat
+    model is shown within it must lie inside the ``fence``."""
     folder, work = fitted.system_folder(seed), fitted.training_folder(seed)
     if run.resume and (folder / "manifest.json").exists() and (work / "cost.json").exists():
         return Cost(**json.loads((work / "cost.json").read_text(encoding="utf-8")))
@@ -162,11 +165,11 @@ def _fit_seed(
         if isinstance(part, Watched):
             part.progress = run.progress
     warm_up(recommender)
-    with watched() as watch:
+    with watched() as watch, fenced(recommender, fence):
         if isinstance(recommender, Continues) and start is not None:
-            recommender.continue_fit(split.train, run, judge)
+            recommender.continue_fit(train, run, judge)
         else:
-            recommender.fit(split.train, run, judge)
+            recommender.fit(train, run, judge)
     recommender.save(folder)
     cost = watch.cost(recommender, folder)
     write_json(work / "cost.json", cost.model_dump())

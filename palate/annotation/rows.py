@@ -1,6 +1,6 @@
 """What the prompts of each kind are about: rows with what is told, and the events that were read for it.
 
-Prompts see the train part alone: ``check_rows`` proves it, id by id.
+Prompts see the train part alone: ``check_rows`` proves it, id by id, and within a fit so does ``core.fence``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from palate.annotation.steps import window
 from palate.annotation.tasks import Row
 from palate.core.annotations import ATTRIBUTES, TRAITS, ItemProfile
 from palate.core.dataset import Dataset
-from palate.core.errors import LeakError, MisuseError
+from palate.core.errors import MisuseError
+from palate.core.fence import Fence
 from palate.core.ragged import IntArray, Ragged
 from palate.core.split import Split
 
@@ -187,22 +188,11 @@ def check_rows(rows: Sequence[Row], train: Dataset, split: Split) -> str:
     An event is a user's id, an item's id and a time; one that is asked may be read only where the train part holds
     such an event of its own.
     """
-    read = np.unique(np.array([event for row in rows for event in row.events], dtype=np.int64))
-    if len(read) and (read[0] < 0 or read[-1] >= train.n_interactions):
-        raise LeakError("a prompt was written from an event that is not in the train part")
-    allowed = _ids(split.train, np.arange(split.train.n_interactions))
-    asked = set(_ids(split.dataset, np.concatenate([split.valid.events, split.test.events]))) - set(allowed)
-    known = set(allowed)
-    for user, item, time in _ids(train, read):
-        if (user, item, time) in asked or (user, item, time) not in known:
-            raise LeakError(f"a prompt has read the event of user '{user}' with item '{item}', which does not teach")
-    return f"{len(rows):,} prompts read {len(read):,} events, all of the train part; {len(asked):,} are asked later"
+    fence = Fence(split)
+    read = fence.check(train, events_read(rows))
+    return f"{len(rows):,} prompts read {read:,} events, all of the train part; {fence.n_asked:,} are asked later"
 
 
-def _ids(dataset: Dataset, events: IntArray) -> list[tuple[str, str, int]]:
-    times = dataset.interactions["time"].fill_null(-1).to_numpy() if "time" in dataset.interactions.columns else None
-    users, items = dataset.user_ids, dataset.item_ids
-    return [
-        (users[dataset.user_rows[event]], items[dataset.item_rows[event]], -1 if times is None else int(times[event]))
-        for event in np.asarray(events).tolist()
-    ]
+def events_read(rows: Sequence[Row]) -> IntArray:
+    """Positions of all events that the prompts of these rows show."""
+    return np.array([event for row in rows for event in row.events], dtype=np.int64)
