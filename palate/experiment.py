@@ -12,7 +12,7 @@ from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
 from palate.core.fence import Fence, fenced
 from palate.core.protocols import Continues, Discerner, Judge, ReadsWords, Recommender, ScoresAll, TakesNotes
-from palate.core.provenance import mark_of
+from palate.core.provenance import asked_of, mark_of, told_of
 from palate.core.run import Run, Watched
 from palate.core.split import Split
 from palate.core.store import write_json
@@ -131,6 +131,7 @@ def fit(
     costs = [_fit_seed(fitted, seed, split.train, run, on_validation, start, fence) for seed in plan.seeds]
     fitted.write_tables(split)
     facts["cost"] = Cost.over_seeds(costs)
+    facts["asked"] = asked_of(fitted.system_folder(plan.seeds[0]))
     facts["marks"] = sorted({mark for seed in plan.seeds if (mark := mark_of(fitted.system_folder(seed)))})
     fitted.write()
     return fitted
@@ -221,7 +222,7 @@ def evaluate(
     report = make_report(
         tables(), split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained),
-        cost=fitted.facts["cost"], marks=sorted(marks), notes=_searched(fitted),
+        cost=fitted.facts["cost"], marks=sorted(marks), notes=_remarks(fitted),
     )  # fmt: skip
     report = replace(report, notes=(*report.notes, *notes))
     write_report(report, fitted.report_folder(protocol))
@@ -288,14 +289,16 @@ def _axes_report(fitted: FittedRun, protocol: PreferenceAxes, split: Split, mark
     return make_axes_report(
         tables, split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,
-        notes=[*asked.notes, *_searched(fitted)],
+        notes=[*asked.notes, *_remarks(fitted)],
     )  # fmt: skip
 
 
-def _searched(fitted: FittedRun) -> list[str]:
-    """How wide a system searches that does not score every item: figures depend on it."""
+def _remarks(fitted: FittedRun) -> list[str]:
+    """What figures depend on beside settings: how wide a system searches that does not score every item, and the
+    prompts that a chat model answered for it."""
     beam = fitted.plan.config.get("beam")
-    return [f"{fitted.name}: beam search, {beam} beams"] if beam else []
+    searched = [f"{fitted.name}: beam search, {beam} beams"] if beam else []
+    return searched + [f"{fitted.name}: {told}" for told in told_of(fitted.facts.get("asked", {}))]
 
 
 def report_of(fitted: FittedRun, protocol: AnyProtocol | None = None) -> Report:

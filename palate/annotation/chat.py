@@ -8,6 +8,7 @@ empty lines, like one of which nothing is known, and is counted in ``unreadable`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -67,7 +68,8 @@ class ChatAnnotatorConfig(Config):
 
 class ChatAnnotator:
     """The annotator. ``unreadable`` counts records that the model did not manage to write, ``refused`` those of them
-    whose question its server did not take in any form; ``refusal`` is the reason of the first."""
+    whose question its server did not take in any form; ``refusal`` is the reason of the first. ``asked`` has, by name,
+    version and hash of a prompt, the model and how many of its records were read in which way."""
 
     config_type = ChatAnnotatorConfig
 
@@ -79,6 +81,7 @@ class ChatAnnotator:
         self.fence: Fence | None = None
         self.progress = progress or Silent()
         self.unreadable, self.refused, self.refusal = 0, 0, ""
+        self.asked: dict[str, dict[str, Any]] = {}
 
     @property
     def label(self) -> str:
@@ -97,6 +100,8 @@ class ChatAnnotator:
                 task, rows, self.chat, ledger, parallel=self.config.parallel, offline=self.config.offline,
                 progress=self.progress,
             )  # fmt: skip
+        told = self.asked.setdefault(task.prompt, {"model": self.chat.version, "author": self.label, "records": {}})
+        told["records"] = dict(Counter(told["records"]) + Counter(entry.step for entry in found))
         self.unreadable += sum(entry.record is None for entry in found)
         refused = [entry.problem for entry in found if entry.record is None and entry.step.endswith(" refused")]
         self.refused, self.refusal = self.refused + len(refused), self.refusal or next(iter(refused), "")
@@ -190,11 +195,13 @@ class ChatAnnotator:
         return [{} if row is None else dict(next(found).record or {}) for row in rows]
 
     def save(self, folder: Path) -> None:
-        """Settings and the chat model's; the ledger stays where it is."""
+        """Settings, the chat model's, and what was asked; the ledger stays where it is."""
         chat: Any = self.chat
-        store.save(folder, self, config=self.config, parts={"chat": chat})
+        store.save(folder, self, config=self.config, facts={"asked": self.asked}, parts={"chat": chat})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        return stored.begun(cls)
+        annotator = stored.begun(cls)
+        annotator.asked = dict(stored.facts.get("asked", {}))
+        return annotator

@@ -44,6 +44,7 @@ from palate.core.errors import (
     StoreError,
 )
 from palate.core.protocols import Annotator, Augmenter, Profiler
+from palate.core.run import Silent
 from palate.core.split import Split
 from palate.data.split import leave_one_out
 from palate.data.world import world
@@ -202,6 +203,26 @@ def test_a_replayed_call_costs_nothing(tmp_path: Path) -> None:
         assert ledger.spent.tokens == 0
         KeptReplies(replay, ledger, "words").reply(formed(TASK.request(many[0]), TASK.record, "tools"))
         assert ledger.spent.tokens == 0
+
+
+def test_progress_tells_what_is_still_to_be_paid(tmp_path: Path) -> None:
+    """25 millionths a row: 11 tokens read and 7 written at prices 1 and 2 a million."""
+    figures: list[dict[str, float]] = []
+
+    class Watcher(Silent):
+        def advance(self, steps: int = 1, **told: float) -> None:
+            figures.append(told)
+
+    server = ChatServer(brain)
+    try:
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            write(TASK, rows(3), model(server.url, 1), ledger, parallel=1)
+            write(TASK, rows(8), model(server.url, 1), ledger, parallel=1, progress=Watcher())
+    finally:
+        server.close()
+    assert [round(told["money"] * 1e6) for told in figures] == [100, 125, 150, 175, 200]
+    assert [round(told["money_left"] * 1e6) for told in figures] == [100, 75, 50, 25, 0]
+    assert [round(told["tokens_left"]) for told in figures] == [72, 54, 36, 18, 0]
 
 
 def test_the_budget_books_what_is_under_way(tmp_path: Path) -> None:

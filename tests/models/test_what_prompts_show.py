@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from palate.annotation.chat import ChatAnnotator
+from palate.annotation.tasks import TASKS
 from palate.backbones.scripted import Scripted
 from palate.core.dataset import Dataset
 from palate.core.errors import LeakError
@@ -22,7 +23,7 @@ from palate.core.split import Split
 from palate.curve import data_efficiency
 from palate.data.split import leave_one_out
 from palate.data.world import world
-from palate.experiment import fit, make_plan
+from palate.experiment import evaluate, fit, make_plan
 from palate.systems import build, system
 
 MARK = "zzyzx"
@@ -82,6 +83,23 @@ def test_prompts_of_a_fit_show_the_train_part(name: str, split: Split, tmp_path:
     own = split.train.interactions["review"].to_list()
     assert sum(json.dumps(review, ensure_ascii=False)[1:-1] in told for review in own[:50]) > 5
     assert MARK not in told
+
+
+def test_a_run_and_its_report_name_the_prompts_and_how_answers_were_read(split: Split, tmp_path: Path) -> None:
+    plan = plan_of("rlmrec", tmp_path)
+    fitted = fit(plan, tmp_path / "run", Run(max_steps=1), split=split)
+    prompts = [TASKS[kind].prompt for kind in ("item-profile", "user-profile")]
+    assert list(fitted.facts["asked"]) == prompts
+    said = fitted.facts["asked"][prompts[0]]
+    assert said == {"model": "scripted/1", "author": "scripted", "records": {"tools plain": split.train.n_items}}
+    again = fit(plan, tmp_path / "run", Run(max_steps=1, resume=True), split=split)
+    assert again.facts["asked"] == fitted.facts["asked"], "read from what was saved"
+    report = evaluate(fitted, split=split)
+    assert f"run: prompt {prompts[0]}, asked of scripted: {split.train.n_items} tools plain" in report.notes
+    asking = {"annotator.chat.chat.replies": ["no"], "annotator.ledger": str(tmp_path / "other.sqlite")}
+    mute = make_plan("rlmrec", "world-test", preset="tiny", settings=plan.config | asking)
+    records = fit(mute, tmp_path / "mute", Run(max_steps=1), split=split).facts["asked"][prompts[0]]["records"]
+    assert records == {"tools failed": split.train.n_items}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
