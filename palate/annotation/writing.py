@@ -174,8 +174,9 @@ class _Doubt:
             self._stop()
 
     def _keep(self) -> None:
-        self._ledger.take(self._held)
-        self._held.clear()
+        if self._held:
+            self._ledger.take(self._held)
+            self._held.clear()
 
     def _stop(self) -> None:
         raise EndpointError(
