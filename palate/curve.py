@@ -16,6 +16,7 @@ import numpy as np
 
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, MisuseError
+from palate.core.fence import Fence, fenced
 from palate.core.provenance import marks_of
 from palate.core.report import Interval
 from palate.core.run import Progress, Run, Silent
@@ -109,11 +110,13 @@ def _point(
     name: str, plan: Plan, share: float, split: Split, run: Run, ask: Any, metric: str
 ) -> tuple[Point, list[str]]:  # fmt: skip
     """A point, and the marks of what was fitted for it."""
-    train, judge = some_of(split.train, share), judge_of(plan, split)
+    train, judge, fence = some_of(split.train, share), judge_of(plan, split), Fence(split)
     reports: list[Any] = []
     marks: list[str] = []
     for seed in plan.seeds:
-        fitted = build(plan.system, plan.config).fit(train, replace(run, seed=seed, folder=None), judge)
+        fitted = build(plan.system, plan.config)
+        with fenced(fitted, fence):
+            fitted.fit(train, replace(run, seed=seed, folder=None), judge)
         reports.append(ask(fitted, seed))
         marks = marks_of(fitted)
     figure, of_seeds = _figure(reports, metric, name)

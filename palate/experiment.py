@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from palate.core.config import Config, override
 from palate.core.errors import ConfigError, MisuseError
+from palate.core.fence import Fence, fenced
 from palate.core.protocols import Continues, Discerner, Judge, ReadsWords, Recommender, ScoresAll, TakesNotes
-from palate.core.provenance import mark_of
+from palate.core.provenance import asked_of, mark_of, told_of
 from palate.core.run import Run, Watched
 from palate.core.split import Split
 from palate.core.store import write_json
@@ -121,14 +122,16 @@ def fit(
     }  # fmt: skip
     asked = {"tune": tune, "budget_seconds": run.budget_seconds, "precision": run.precision}
     FittedRun(out, plan, facts).begin(asked, resume=run.resume)
+    fence = Fence(split)
     if tune:
         from palate.tuning import search
 
-        plan, facts["tuned"] = search(plan, split.train, on_validation, run, tune, folder=out)
+        plan, facts["tuned"] = search(plan, split.train, on_validation, run, tune, folder=out, fence=fence)
     fitted = FittedRun(out, plan, facts)
-    costs = [_fit_seed(fitted, seed, split, run, on_validation, start) for seed in plan.seeds]
+    costs = [_fit_seed(fitted, seed, split.train, run, on_validation, start, fence) for seed in plan.seeds]
     fitted.write_tables(split)
     facts["cost"] = Cost.over_seeds(costs)
+    facts["asked"] = asked_of(fitted.system_folder(plan.seeds[0]))
     facts["marks"] = sorted({mark for seed in plan.seeds if (mark := mark_of(fitted.system_folder(seed)))})
     fitted.write()
     return fitted
@@ -150,9 +153,10 @@ def judge_of(plan: Plan, split: Split) -> Judge | None:
 
 
 def _fit_seed(
-    fitted: FittedRun, seed: int, split: Split, run: Run, judge: Judge | None, start: FittedRun | None
+    fitted: FittedRun, seed: int, train: Dataset, run: Run, judge: Judge | None, start: FittedRun | None, fence: Fence
 ) -> Cost:
-    """Fit and save one seed; when the run resumes and the seed is there already, only its cost is read."""
+    """Fit and save one seed; when the run resumes and the seed is there already, only its cost is read. What a chat
+    model is shown within it must lie inside the ``fence``."""
     folder, work = fitted.system_folder(seed), fitted.training_folder(seed)
     if run.resume and (folder / "manifest.json").exists() and (work / "cost.json").exists():
         return Cost(**json.loads((work / "cost.json").read_text(encoding="utf-8")))
@@ -162,11 +166,11 @@ def _fit_seed(
         if isinstance(part, Watched):
             part.progress = run.progress
     warm_up(recommender)
-    with watched() as watch:
+    with watched() as watch, fenced(recommender, fence):
         if isinstance(recommender, Continues) and start is not None:
-            recommender.continue_fit(split.train, run, judge)
+            recommender.continue_fit(train, run, judge)
         else:
-            recommender.fit(split.train, run, judge)
+            recommender.fit(train, run, judge)
     recommender.save(folder)
     cost = watch.cost(recommender, folder)
     write_json(work / "cost.json", cost.model_dump())
@@ -218,7 +222,7 @@ def evaluate(
     report = make_report(
         tables(), split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained),
-        cost=fitted.facts["cost"], marks=sorted(marks), notes=_searched(fitted),
+        cost=fitted.facts["cost"], marks=sorted(marks), notes=_remarks(fitted),
     )  # fmt: skip
     report = replace(report, notes=tuple(dict.fromkeys((*report.notes, *notes))))  # seeds often say the same
     write_report(report, fitted.report_folder(protocol))
@@ -287,14 +291,16 @@ def _axes_report(fitted: FittedRun, protocol: PreferenceAxes, split: Split, mark
     return make_axes_report(
         tables, split, protocol, name=fitted.name, system=fitted.plan.system,
         pretrained=fitted.facts.get("pretrained", fitted.row.pretrained), cost=fitted.facts["cost"], marks=marks,
-        notes=[*asked.notes, *_searched(fitted)],
+        notes=[*asked.notes, *_remarks(fitted)],
     )  # fmt: skip
 
 
-def _searched(fitted: FittedRun) -> list[str]:
-    """How wide a system searches that does not score every item: figures depend on it."""
+def _remarks(fitted: FittedRun) -> list[str]:
+    """What figures depend on beside settings: how wide a system searches that does not score every item, and the
+    prompts that a chat model answered for it."""
     beam = fitted.plan.config.get("beam")
-    return [f"{fitted.name}: beam search, {beam} beams"] if beam else []
+    searched = [f"{fitted.name}: beam search, {beam} beams"] if beam else []
+    return searched + [f"{fitted.name}: {told}" for told in told_of(fitted.facts.get("asked", {}))]
 
 
 def report_of(fitted: FittedRun, protocol: AnyProtocol | None = None) -> Report:

@@ -322,6 +322,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         "endpoint": "palate.backbones.chat_endpoint:ChatEndpoint",
         "hub": "palate.backbones.hub_chat:HubChat",
         "scripted": "palate.backbones.scripted:Scripted",
+        "recorder": "palate.backbones.scripted:Recorder",
         "replay": "palate.backbones.scripted:Replay",
     },
     "user_index": {"reviews": "palate.tokenizers.user_index:UserIndex"},

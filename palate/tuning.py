@@ -22,6 +22,7 @@ from typing import Any
 from palate.core.config import override
 from palate.core.dataset import Dataset
 from palate.core.errors import ConfigError, MissingExtraError, TrainingError
+from palate.core.fence import Fence, fenced
 from palate.core.protocols import Judge
 from palate.core.run import Run, Silent
 from palate.core.space import Choice, Range, SearchSpace
@@ -40,13 +41,21 @@ def space_of(name: str) -> SearchSpace:
 
 
 def search(
-    plan: Plan, train: Dataset, judge: Judge | None, run: Run, n_trials: int, *, folder: Path | None = None
+    plan: Plan,
+    train: Dataset,
+    judge: Judge | None,
+    run: Run,
+    n_trials: int,
+    *,
+    folder: Path | None = None,
+    fence: Fence | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan with the best settings of ``n_trials`` fits (seed 0), and a record of every trial.
 
-    ``run.budget_seconds`` bounds each trial. A trial whose loss is not a number counts as the worst; of equals the
-    earlier wins. With ``folder`` each finished trial is written to its ``tuning.jsonl``; with ``run.resume`` those
-    trials are told to the estimator instead of fitted again, and the search goes on as if it had never stopped.
+    What a chat model is shown within a trial must lie inside the ``fence``. ``run.budget_seconds`` bounds each trial.
+    A trial whose loss is not a number counts as the worst; of equals the earlier wins. With ``folder`` each finished
+    trial is written to its ``tuning.jsonl``; with ``run.resume`` those trials are told to the estimator instead of
+    fitted again, and the search goes on as if it had never stopped.
     Raises ``ConfigError`` when the folder holds a search already and ``run.resume`` is off, or holds another search.
     """
     if judge is None:
@@ -67,7 +76,7 @@ def search(
                     if done["settings"] != chosen:
                         raise ConfigError(f"{folder}/tuning.jsonl was begun by another sampler; choose another --out")
                 else:
-                    done = _fit(plan, chosen, train, judge, run)
+                    done = _fit(plan, chosen, train, judge, run, fence)
                     if log is not None:
                         log.append(number, done)
                 study.tell(trial, _value(done))
@@ -146,12 +155,15 @@ def _at(settings: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _fit(plan: Plan, chosen: Mapping[str, Any], train: Dataset, judge: Judge, run: Run) -> dict[str, Any]:
+def _fit(
+    plan: Plan, chosen: Mapping[str, Any], train: Dataset, judge: Judge, run: Run, fence: Fence | None
+) -> dict[str, Any]:
     """Fit and judge one trial. ``valid`` is None where there is no number; seconds cover fitting and judging."""
     started = monotonic()
     recommender = build(plan.system, _with(plan, chosen).config)
     try:
-        recommender.fit(train, replace(run, seed=0, folder=None, resume=False, progress=Silent()), judge)
+        with fenced(recommender, fence):
+            recommender.fit(train, replace(run, seed=0, folder=None, resume=False, progress=Silent()), judge)
         value = float(judge(recommender))
     except TrainingError:
         value = WORST

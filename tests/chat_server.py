@@ -8,7 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from palate.backbones.scripted import Recorder, RecorderConfig
+from palate.core.config import Part
+from palate.core.protocols import ChatModel
 
 Asked = dict[str, Any]
 Reply = Callable[[BaseHTTPRequestHandler, Asked], None]
@@ -81,6 +86,7 @@ class ChatServer:
 
     def __init__(self, brain: Callable[[Asked], str] = lambda asked: "yes", faults: float = 0.0) -> None:
         self.script: list[Reply] = []
+        self.brain = brain
         self.asked: list[Asked] = []
         self.most_at_once = 0
         chance, lock, outer, at_once = random.Random(0), threading.Lock(), self, [0]
@@ -97,7 +103,7 @@ class ChatServer:
                         reply = chance.choice(FAULTS)
                 try:
                     assert self.path == "/v1/chat/completions"
-                    (reply or says(brain(asked)))(self, asked)
+                    (reply or says(outer.brain(asked)))(self, asked)
                 finally:
                     with lock:
                         at_once[0] -= 1
@@ -112,3 +118,8 @@ class ChatServer:
     def close(self) -> None:
         self.http.shutdown()
         self.http.server_close()
+
+
+def recorded(chat: ChatModel, path: Path) -> Recorder:
+    """A model whose replies are kept in a file."""
+    return Recorder(RecorderConfig(path=str(path), chat=Part(name="scripted")), chat=chat)

@@ -8,6 +8,7 @@ empty lines, like one of which nothing is known, and is counted in ``unreadable`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,7 @@ from palate.annotation.rows import (
     attribute_rows,
     choice_rows,
     events_of,
+    events_read,
     intention_rows,
     item_rows,
     step_rows,
@@ -43,6 +45,7 @@ from palate.core.annotations import (
 )
 from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
+from palate.core.fence import Fence
 from palate.core.protocols import ChatModel
 from palate.core.ragged import IntArray, Ragged
 from palate.core.run import Progress, Silent
@@ -64,7 +67,9 @@ class ChatAnnotatorConfig(Config):
 
 
 class ChatAnnotator:
-    """The annotator. ``unreadable`` counts records that the model did not manage to write."""
+    """The annotator. ``unreadable`` counts records that the model did not manage to write, ``refused`` those of them
+    whose question its server did not take in any form; ``refusal`` is the reason of the first. ``asked`` has, by name,
+    version and hash of a prompt, the model and how many of its records were read in which way."""
 
     config_type = ChatAnnotatorConfig
 
@@ -72,8 +77,11 @@ class ChatAnnotator:
         self, config: ChatAnnotatorConfig | None = None, *, chat: ChatModel, progress: Progress | None = None
     ) -> None:
         self.config, self.chat = config or ChatAnnotatorConfig(), chat
+        self.parts = {"chat": chat}
+        self.fence: Fence | None = None
         self.progress = progress or Silent()
-        self.unreadable = 0
+        self.unreadable, self.refused, self.refusal = 0, 0, ""
+        self.asked: dict[str, dict[str, Any]] = {}
 
     @property
     def label(self) -> str:
@@ -92,14 +100,18 @@ class ChatAnnotator:
                 task, rows, self.chat, ledger, parallel=self.config.parallel, offline=self.config.offline,
                 progress=self.progress,
             )  # fmt: skip
+        told = self.asked.setdefault(task.prompt, {"model": self.chat.version, "author": self.label, "records": {}})
+        told["records"] = dict(Counter(told["records"]) + Counter(entry.step for entry in found))
         self.unreadable += sum(entry.record is None for entry in found)
+        refused = [entry.problem for entry in found if entry.record is None and entry.step.endswith(" refused")]
+        self.refused, self.refusal = self.refused + len(refused), self.refusal or next(iter(refused), "")
         return found
 
     def intentions(self, train: Dataset, events: IntArray) -> list[Intention]:
         """One record an event; its lines are empty where nobody wrote a review, and nobody is asked about it."""
         events = np.asarray(events, dtype=np.int64)
         rows = intention_rows(train, events)
-        said = self._said("intention", [row if row.fields["review"] else None for row in rows])
+        said = self._said("intention", train, [row if row.fields["review"] else None for row in rows])
         return [
             Intention(event, int(train.user_rows[event]), int(train.item_rows[event]), one.get("wish", ""),
                       one.get("traits", ""), self.label)
@@ -108,7 +120,7 @@ class ChatAnnotator:
 
     def preferences(self, train: Dataset, histories: Ragged) -> list[Preference]:
         rows = user_rows(train, histories)
-        said = self._said("preference", rows)
+        said = self._said("preference", train, rows)
         return [
             Preference(row.of, one.get("brief", ""), one.get("long_term", ""), one.get("short_term", ""), self.label)
             for row, one in zip(rows, said, strict=True)
@@ -117,7 +129,7 @@ class ChatAnnotator:
     def step_preferences(self, dataset: Dataset, events: IntArray) -> list[StepPreferences]:
         """One record an event; without sentences where too few keep the contract."""
         events = np.asarray(events, dtype=np.int64)
-        said = self._said("step-preferences", list(step_rows(dataset, events)))
+        said = self._said("step-preferences", dataset, step_rows(dataset, events))
         named = names_read(dataset, window(dataset, events))
         return [
             StepPreferences(event, int(dataset.user_rows[event]), kept(one.get("sentences", ()), names), self.label)
@@ -128,14 +140,19 @@ class ChatAnnotator:
         rows = item_rows(train, items)
         return [
             ItemProfile(row.of, *profile_told(one), self.label)
-            for row, one in zip(rows, self._said("item-profile", rows), strict=True)
+            for row, one in zip(rows, self._said("item-profile", train, rows), strict=True)
         ]
+
+    def told_of(self, train: Dataset, items: Sequence[int]) -> list[ItemProfile]:
+        """A profile for every item, in the order of their rows: written for these, empty for the others."""
+        found = {one.item_row: one for one in self.item_profiles(train, np.array(items, dtype=np.int64))}
+        return [found.get(item, ItemProfile(item, "", "", self.label)) for item in range(train.n_items)]
 
     def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
         """One record a user; of one without an event nothing is known, and nobody is asked."""
         users = np.asarray(users, dtype=np.int64)
         rows = user_rows(train, events_of(train, users), of_items)
-        said = self._said("user-profile", [row if row.events else None for row in rows])
+        said = self._said("user-profile", train, [row if row.events else None for row in rows])
         return [
             UserProfile(user, *profile_told(one), self.label) for user, one in zip(users.tolist(), said, strict=True)
         ]
@@ -145,13 +162,13 @@ class ChatAnnotator:
         rows = attribute_rows(train, items, names)
         return [
             ItemAttributes(row.of, tuple(one.get(name, "") for name in names), self.label)
-            for row, one in zip(rows, self._said("item-attributes", rows, names), strict=True)
+            for row, one in zip(rows, self._said("item-attributes", train, rows, names), strict=True)
         ]
 
     def user_traits(self, train: Dataset, users: IntArray, names: Sequence[str]) -> list[UserTraits]:
         """One record a user; of one without an event nothing is known, and nobody is asked."""
         rows = trait_rows(train, users, names)
-        said = self._said("user-traits", [row if row.events else None for row in rows], names)
+        said = self._said("user-traits", train, [row if row.events else None for row in rows], names)
         return [
             UserTraits(row.of, tuple(one.get(name, "") for name in names), self.label)
             for row, one in zip(rows, said, strict=True)
@@ -160,23 +177,31 @@ class ChatAnnotator:
     def choices(self, train: Dataset, users: IntArray, offered: IntArray) -> list[Choice]:
         """One record a user, among the items ``offered`` ``[n, C]``; nobody is asked who has no choice."""
         rows = choice_rows(train, users, offered)
-        said = self._said("choice", [row if len(row.fields["candidates"]) > 1 else None for row in rows])
+        said = self._said("choice", train, [row if len(row.fields["candidates"]) > 1 else None for row in rows])
         among = [[item for item in some if item >= 0] for some in offered.tolist()]
         return [
             Choice(row.of, *chosen(one, some), self.label) for row, one, some in zip(rows, said, among, strict=True)
         ]
 
-    def _said(self, kind: str, rows: Sequence[Row | None], names: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """The fields of each record; none for a row that is not asked about, or could not be read."""
-        found = iter(self.entries(task_of(kind, names), [row for row in rows if row is not None]))
+    def _said(
+        self, kind: str, train: Dataset, rows: Sequence[Row | None], names: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """The fields of each record; none for a row that is not asked about, or could not be read. Raises ``LeakError``
+        where a prompt shows an event of ``train`` that is behind the fence."""
+        asked = [row for row in rows if row is not None]
+        if self.fence is not None:
+            self.fence.check(train, events_read(asked))
+        found = iter(self.entries(task_of(kind, names), asked))
         return [{} if row is None else dict(next(found).record or {}) for row in rows]
 
     def save(self, folder: Path) -> None:
-        """Settings and the chat model's; the ledger stays where it is."""
+        """Settings, the chat model's, and what was asked; the ledger stays where it is."""
         chat: Any = self.chat
-        store.save(folder, self, config=self.config, parts={"chat": chat})
+        store.save(folder, self, config=self.config, facts={"asked": self.asked}, parts={"chat": chat})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         stored = store.open_folder(folder)
-        return stored.begun(cls)
+        annotator = stored.begun(cls)
+        annotator.asked = dict(stored.facts.get("asked", {}))
+        return annotator

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from palate.annotation.key_phrases import KeyPhrases, candidates
-from palate.annotation.profiles import AUTHOR, phrase_scores, sampled_events
+from palate.annotation.key_phrases import KeyPhrases
+from palate.annotation.profiles import AUTHOR, phrase_scores, phrases_of, sampled_events
 from palate.core.annotations import Choice, ItemProfile
 from palate.core.dataset import Dataset
 from palate.core.ragged import IntArray
@@ -36,7 +36,7 @@ def of_users(
     count most for the user, and the one whose count least. Of equals the earlier is liked, the later is not."""
     events = sampled_events(train, np.asarray(users, dtype=np.int64), sampled)
     _, scores = phrase_scores(train, events, of_items, longest)
-    about = KeyPhrases.of([candidates(profile.summarization, longest) for profile in of_items])
+    about = KeyPhrases.of([phrases_of(profile, longest) for profile in of_items])
     records = []
     for user, row, counts in zip(np.asarray(users).tolist(), offered.tolist(), scores, strict=True):
         rows = [item for item in row if item >= 0]

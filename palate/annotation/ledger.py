@@ -139,6 +139,12 @@ class Ledger:
                     )
         return found
 
+    def knows(self, model: str) -> bool:
+        """Whether this version of a model has written any record."""
+        with self._lock:
+            row = self._db.execute("SELECT 1 FROM records WHERE model = ? AND record IS NOT NULL LIMIT 1", (model,))
+            return row.fetchone() is not None
+
     def take(self, entries: Iterable[Entry]) -> int:
         """Keep records that no call has written, all or none; one whose key is there stays as it is. Returns how many
         are new."""

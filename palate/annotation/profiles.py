@@ -52,6 +52,17 @@ def shared_first(about: KeyPhrases, held: IntArray, shared: np.ndarray, n: int) 
     return apart((about.phrases[place] for place in order), n)
 
 
+def phrases_of(profile: ItemProfile, longest: int) -> list[str]:
+    """The phrases that a profile names: those of the list where it is our own sentence, whose other words say nothing
+    of the item; else those of the whole text."""
+    before, _, after = ENJOY.partition("{}")
+    said = profile.summarization
+    if not (said.startswith(before) and said.endswith(after)):
+        return candidates(said, longest)
+    *most, last = said[len(before) : -len(after)].split(", ")
+    return [*most, *last.rsplit(" and ", 1)]
+
+
 def _from_reviews(train: Dataset, items: IntArray, n: int, longest: int) -> list[list[str]]:
     """The phrases that some reviews of each of these items say most."""
     order = np.argsort(train.item_rows, kind="stable")
@@ -103,7 +114,7 @@ def phrase_scores(
     train: Dataset, events: Ragged, of_items: Sequence[ItemProfile], longest: int
 ) -> tuple[tuple[str, ...], list[dict[int, float]]]:
     """The phrases that items are described with, and how much each counts for each row of ``events``."""
-    about = KeyPhrases.of([candidates(profile.summarization, longest) for profile in of_items])
+    about = KeyPhrases.of([phrases_of(profile, longest) for profile in of_items])
     row = {phrase: place for place, phrase in enumerate(about.phrases)}
     known, named = set(row), titles(train)
     owners, flat = events.row_numbers(), events.flat()

@@ -74,7 +74,7 @@ class KeptReplies:
         except BaseException:
             self.ledger.settle(call, largest, largest, None)
             raise
-        used = found.usage + found.lost
+        used = found.charged
         entry = Entry(
             key, reply_to_json(found), "", self.model.version, self.prompt, now(), used, found.tries, "reply"
         )  # fmt: skip

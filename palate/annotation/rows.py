@@ -1,6 +1,6 @@
 """What the prompts of each kind are about: rows with what is told, and the events that were read for it.
 
-Prompts see the train part alone: ``check_rows`` proves it, id by id.
+Prompts see the train part alone: ``check_rows`` proves it, id by id, and within a fit so does ``core.fence``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from palate.annotation.steps import window
 from palate.annotation.tasks import Row
 from palate.core.annotations import ATTRIBUTES, TRAITS, ItemProfile
 from palate.core.dataset import Dataset
-from palate.core.errors import LeakError, MisuseError
+from palate.core.errors import MisuseError
+from palate.core.fence import Fence
 from palate.core.ragged import IntArray, Ragged
 from palate.core.split import Split
 
@@ -25,9 +26,13 @@ SILENT = ("item", "image", "available", "invented")
 """Columns of the item table that say nothing about what an item is."""
 
 
-def rows_of(kind: str, train: Dataset, most: int | None = None, names: Sequence[str] = ()) -> list[Row]:
+def rows_of(
+    kind: str, train: Dataset, most: int | None = None, names: Sequence[str] = (),
+    of_items: Sequence[ItemProfile] | None = None,
+) -> list[Row]:  # fmt: skip
     """What ``palate annotate`` asks about: events with a review, all events, users with events, or items; the first
-    ``most``. ``names`` are the attributes or traits asked for."""
+    ``most``. ``names`` are the attributes or traits asked for; ``of_items`` the profiles of all items, by which the
+    prompts of user profiles tell them."""
     if kind == "intention":
         return intention_rows(train, reviewed(train)[:most])
     if kind == "step-preferences":
@@ -41,8 +46,20 @@ def rows_of(kind: str, train: Dataset, most: int | None = None, names: Sequence[
     if kind == "user-traits":
         return trait_rows(train, users, names or TRAITS)
     if kind in ("preference", "user-profile"):
-        return user_rows(train, events_of(train, users))
+        return user_rows(train, events_of(train, users), of_items if kind == "user-profile" else None)
     raise MisuseError(f"'{kind}' is asked within a fit, among candidates: annotate writes no table of it")
+
+
+def profiled_first(kind: str, train: Dataset, most: int | None = None) -> list[Row]:
+    """The rows of the item profiles from which ``kind`` is written: for user profiles of all items, or of those that
+    the prompts of the first ``most`` users show; none for another kind."""
+    if kind != "user-profile":
+        return []
+    items = np.arange(train.n_items)
+    if most is not None:
+        shown = [event for row in rows_of(kind, train, most) for event in row.events]
+        items = np.unique(train.item_rows[np.array(shown, dtype=np.int64)])
+    return item_rows(train, items)
 
 
 def reviewed(train: Dataset) -> IntArray:
@@ -171,22 +188,11 @@ def check_rows(rows: Sequence[Row], train: Dataset, split: Split) -> str:
     An event is a user's id, an item's id and a time; one that is asked may be read only where the train part holds
     such an event of its own.
     """
-    read = np.unique(np.array([event for row in rows for event in row.events], dtype=np.int64))
-    if len(read) and (read[0] < 0 or read[-1] >= train.n_interactions):
-        raise LeakError("a prompt was written from an event that is not in the train part")
-    allowed = _ids(split.train, np.arange(split.train.n_interactions))
-    asked = set(_ids(split.dataset, np.concatenate([split.valid.events, split.test.events]))) - set(allowed)
-    known = set(allowed)
-    for user, item, time in _ids(train, read):
-        if (user, item, time) in asked or (user, item, time) not in known:
-            raise LeakError(f"a prompt has read the event of user '{user}' with item '{item}', which does not teach")
-    return f"{len(rows):,} prompts read {len(read):,} events, all of the train part; {len(asked):,} are asked later"
+    fence = Fence(split)
+    read = fence.check(train, events_read(rows))
+    return f"{len(rows):,} prompts read {read:,} events, all of the train part; {fence.n_asked:,} are asked later"
 
 
-def _ids(dataset: Dataset, events: IntArray) -> list[tuple[str, str, int]]:
-    times = dataset.interactions["time"].fill_null(-1).to_numpy() if "time" in dataset.interactions.columns else None
-    users, items = dataset.user_ids, dataset.item_ids
-    return [
-        (users[dataset.user_rows[event]], items[dataset.item_rows[event]], -1 if times is None else int(times[event]))
-        for event in np.asarray(events).tolist()
-    ]
+def events_read(rows: Sequence[Row]) -> IntArray:
+    """Positions of all events that the prompts of these rows show."""
+    return np.array([event for row in rows for event in row.events], dtype=np.int64)

@@ -1,9 +1,11 @@
 """Typed records from a chat model, whatever it can do: a tool call, an answer under a JSON schema, or plain text.
 
-The forms make a ladder, ``tools`` → ``schema`` → ``text``. A model begins on the highest that it says it takes and
-steps down for good when its server refuses one. Whatever comes is read in steps that are counted: as it stands, out of
-a code fence, between the outermost brackets, as a Python literal; then the model is asked to repair it; then it has
-failed, visibly. A record has the fields of its type and no other, so words inside the data cannot change what it is.
+The forms make a ladder, ``tools`` → ``schema`` → ``text``. Each request begins on the highest that the model says it
+takes and steps down where its server refuses one: what one request was refused says nothing of the next. Only a form
+that never worked, while requests that it was refused were answered in a lower one, is given up for good. Whatever comes
+is read in steps that are counted: as it stands, out of a code fence, between the outermost brackets, as a Python
+literal; then the model is asked to repair it; then it has failed, visibly, as has a request that is refused in every
+form. A record has the fields of its type and no other, so words inside the data cannot change what it is.
 """
 
 from __future__ import annotations
@@ -13,19 +15,23 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from palate.core.chat import NOTHING_USED, ChatReply, ChatRequest, Message, Tool, Usage
-from palate.core.errors import EndpointError, FormError
+from palate.core.errors import EndpointError, FormError, RefusedError
 from palate.core.protocols import ChatModel
 
 Form = Literal["tools", "schema", "text"]
 LADDER: tuple[Form, ...] = ("tools", "schema", "text")
-STEPS = ("plain", "fenced", "brackets", "literal", "repaired", "failed")
+STEPS = ("plain", "fenced", "brackets", "literal", "repaired", "failed", "refused")
+GIVEN_UP = 2
+"""A form that never worked is not tried again after so many requests that were answered in a lower one."""
+SHOWN_AGAIN = 4
+"""Bytes of a bad answer that the model sees when it repairs it, for each token that it may write."""
 TOOL = "answer"
 LONGEST = 100_000
 """Characters of an answer that are looked at."""
@@ -36,7 +42,8 @@ R = TypeVar("R", bound=BaseModel)
 @dataclass(frozen=True)
 class Answer(Generic[R]):
     """A record, or None and the ``problem``. ``step`` says how it was read; ``replies`` are all that were paid for;
-    ``lost`` is what attempts without a reply may have cost at most."""
+    ``lost`` is what attempts without a reply may have cost at most. Of a request that no form was taken of, the step is
+    ``refused``, and there are no replies."""
 
     value: R | None
     problem: str
@@ -48,7 +55,7 @@ class Answer(Generic[R]):
     @property
     def usage(self) -> Usage:
         """Everything: good answers, bad ones, and lost attempts."""
-        return sum((reply.usage + reply.lost for reply in self.replies), self.lost)
+        return sum((reply.charged for reply in self.replies), self.lost)
 
 
 class Structured:
@@ -59,18 +66,25 @@ class Structured:
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._forms = [form for form in LADDER if form == "text" or form in model.forms]
+        self._worked: set[Form] = set()
+        self._missed: Counter[Form] = Counter()
 
     @property
     def form(self) -> Form:
-        """The highest form that was not refused so far."""
+        """The highest form that was not given up so far."""
         return self._forms[0]
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """What is tried for a request, highest first."""
+        with self._lock:
+            return tuple(self._forms)
 
     def largest(self, request: ChatRequest, kind: type[BaseModel]) -> Usage:
         """The most that ``ask`` can use: every form that may be refused, then an answer and its repairs."""
-        # Of an answer, so many characters are shown again, each of at most four bytes.
-        answer = Message("assistant", "x" * 16 * request.max_tokens)
+        answer = Message("assistant", "x" * SHOWN_AGAIN * request.max_tokens)
         most = NOTHING_USED
-        for form in self._forms:
+        for form in self.forms:
             one = formed(request, kind, form)
             most = most + self.model.largest(one)
         for _ in range(self.repairs):
@@ -80,26 +94,36 @@ class Structured:
         return most
 
     def ask(self, request: ChatRequest, kind: type[R]) -> Answer[R]:
-        """A record of ``kind``. Raises ``EndpointError`` where the model gives no reply at all."""
-        form, lost = self.form, NOTHING_USED
-        while True:
+        """A record of ``kind``, or why there is none. Raises ``EndpointError`` where the model gives no reply, and that
+        is not about this request."""
+        lost, refused = NOTHING_USED, list[Form]()
+        for form in self.forms:
             try:
                 found = self._asked(request, kind, form)
-                break
-            except FormError as refusal:
+            except (FormError, RefusedError) as refusal:
                 lost = lost + (refusal.lost or NOTHING_USED)
-                form = self._below(form, refusal)
+                refused.append(form)
+                problem = str(refusal)
+                continue
+            except EndpointError as failure:
+                known = None if failure.lost is None else lost + failure.lost
+                raise EndpointError(str(failure), known) from None
+            self._answered(form, refused)
+            break
+        else:
+            found = Answer[R](None, problem, form, "refused", ())
         with self._lock:
             self.counts[found.step] += 1
         return replace(found, lost=found.lost + lost)
 
-    def _below(self, form: Form, refusal: FormError) -> Form:
-        if form == "text":
-            raise EndpointError(str(refusal), refusal.lost) from None
+    def _answered(self, form: Form, refused: Sequence[Form]) -> None:
+        """A request that was ``refused`` some forms was answered in this one, so it was the forms."""
         with self._lock:
-            if form in self._forms:
-                self._forms.remove(form)
-            return self._forms[0]
+            self._worked.add(form)
+            for other in refused:
+                self._missed[other] += 1
+                if other in self._forms and other not in self._worked and self._missed[other] >= GIVEN_UP:
+                    self._forms.remove(other)
 
     def _asked(self, request: ChatRequest, kind: type[R], form: Form) -> Answer[R]:
         request = formed(request, kind, form)
@@ -109,19 +133,26 @@ class Structured:
         for _ in range(self.repairs):
             if value is not None or replies[-1].finish == "refused":
                 break
-            bad = Message("assistant", written(replies[-1])[: 4 * request.max_tokens])
+            bad = Message("assistant", _cut(written(replies[-1]), SHOWN_AGAIN * request.max_tokens))
             again = replace(
                 request, messages=(*request.messages, bad, _mend(problem)), tools=(),
                 schema=request.schema if form == "schema" else None,
             )  # fmt: skip
             try:
                 replies.append(self.model.reply(again))
-            except EndpointError as failure:
-                problem, lost = str(failure), lost + (failure.lost or NOTHING_USED)
+            except (FormError, RefusedError) as refusal:  # such as an answer that makes the question too long
+                problem, lost = str(refusal), lost + (refusal.lost or NOTHING_USED)
                 break
+            except EndpointError as failure:  # nobody answers any more: the request may be asked anew one day
+                paid = sum((reply.charged for reply in replies), lost)
+                raise EndpointError(str(failure), None if failure.lost is None else paid + failure.lost) from None
             value, problem, _ = read_reply(replies[-1], kind)
             step = "repaired"
         return Answer(value, problem, form, step if value is not None else "failed", tuple(replies), lost)
+
+
+def _cut(text: str, n_bytes: int) -> str:
+    return text.encode()[:n_bytes].decode(errors="ignore")
 
 
 def formed(request: ChatRequest, kind: type[BaseModel], form: Form) -> ChatRequest:

@@ -2,7 +2,7 @@
 
 The form is chat completions, which all of them speak. Servers differ in what they take beside text: ``tools`` and
 ``schema`` say so, and a server that refuses either answers 400, which becomes ``FormError``. Ollama answers 500 where
-the model writes a broken tool call, so that is asked again; vLLM without its parser leaves the call in the text.
+the model writes a broken tool call, which is a ``FormError``, too; vLLM without its parser leaves the call in the text.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ChatEndpoint:
         formed = bool(request.tools or request.schema or request.alternatives)
         asked = self._server.ask(
             lambda client: client.chat.completions.create(**self._written(request)), read_completion,
-            each=self._most(request), formed=formed,
+            each=self._most(request), formed=formed, calling=bool(request.tools),
         )  # fmt: skip
         message, finish, tokens, alternatives = asked.value
         # A server that does not say what it used is taken to have used the most.

@@ -23,10 +23,12 @@ from palate.backbones.hub_files import hub_folder, quietly
 from palate.core import store
 from palate.core.chat import ChatReply, ChatRequest, Finish, Message, Usage
 from palate.core.config import Config
-from palate.core.errors import EndpointError, FormError
+from palate.core.errors import FormError, RefusedError
 from palate.core.ragged import Ragged
 from palate.core.run import Run
 
+MARKS = 8
+"""Tokens that a tokenizer adds at the ends of a text, at most."""
 ROLES = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Result: "}
 
 
@@ -82,7 +84,10 @@ class HubChat:
         )  # fmt: skip
 
     def largest(self, request: ChatRequest) -> Usage:
-        return Usage(self._prompt(request).shape[1], request.max_tokens)
+        """Bytes of what is read stand for its tokens: of a request whose texts are not written yet, such as one that
+        shows an answer again, no other count holds for all that may stand there."""
+        self._ready()
+        return Usage(len(self._shown(request.messages).encode()) + MARKS, request.max_tokens)
 
     def save(self, folder: Path) -> None:
         store.save(folder, self, config=self.config)
@@ -121,7 +126,7 @@ class HubChat:
             ids.append(hub.tokenizer.end)
         limit = self.config.max_prompt_tokens or getattr(hub.model.config, "max_position_embeddings", None)
         if limit is not None and len(ids) + (request.max_tokens if hub.kind == "causal" else 0) > limit:
-            raise EndpointError(
+            raise RefusedError(
                 f"{self.label} reads {limit} tokens at most; this question has {len(ids)} and may be answered with "
                 f"{request.max_tokens}"
             )

@@ -6,15 +6,15 @@ import json
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from palate.core import store
-from palate.core.chat import ChatReply, ChatRequest, Message, Usage, reply_from_json, reply_to_json
-from palate.core.config import Config
+from palate.core.chat import NOTHING_USED, ChatReply, ChatRequest, Message, Usage, reply_from_json, reply_to_json
+from palate.core.config import Config, Part
 from palate.core.errors import DataError, EndpointError, MisuseError
 from palate.core.protocols import ChatModel
 
@@ -81,39 +81,63 @@ class Scripted:
         return store.open_folder(folder).begun(cls)
 
 
-class Recorder:
-    """Another chat model, whose requests and replies are written to a file as they come, one JSON a line."""
+class RecorderConfig(Config):
+    path: str = Field(min_length=1)
+    """The file that requests and replies are added to."""
+    chat: Part
+    """The chat model that is asked: ``chat.name=endpoint``, ``chat.url=…``."""
 
-    def __init__(self, inner: ChatModel, path: Path) -> None:
-        self.inner, self.path = inner, path
+
+class Recorder:
+    """Another chat model, whose requests and replies are written to a file as they come, one JSON a line, with what it
+    is and in which forms it may be asked."""
+
+    config_type = RecorderConfig
+
+    def __init__(self, config: RecorderConfig, *, chat: ChatModel) -> None:
+        self.config, self.chat = config, chat
+        self.parts = {"chat": chat}
         self._lock = threading.Lock()
 
     @property
     def label(self) -> str:
-        return self.inner.label
+        return self.chat.label
 
     @property
     def version(self) -> str:
-        return self.inner.version
+        return self.chat.version
 
     @property
     def pretrained(self) -> Literal["no", "LM"]:
-        return self.inner.pretrained
+        return self.chat.pretrained
 
     @property
     def forms(self) -> frozenset[Literal["tools", "schema"]]:
-        return self.inner.forms
+        return self.chat.forms
 
     def reply(self, request: ChatRequest) -> ChatReply:
-        found = self.inner.reply(request)
-        line = {"hash": request.hash, "version": self.version, "request": asdict(request),
-                "reply": reply_to_json(found)}  # fmt: skip
-        with self._lock, self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        """The answer of the model, once it is in the file. Raises ``DataError`` where it cannot be written."""
+        found = self.chat.reply(request)
+        line = {"hash": request.hash, "version": self.version, "forms": sorted(self.forms),
+                "request": asdict(request), "reply": reply_to_json(found)}  # fmt: skip
+        path = Path(self.config.path).expanduser()
+        try:
+            with self._lock, path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as failure:
+            raise DataError(f"what {self.label} says cannot be recorded in {path}: {failure.strerror}") from None
         return found
 
     def largest(self, request: ChatRequest) -> Usage:
-        return self.inner.largest(request)
+        return self.chat.largest(request)
+
+    def save(self, folder: Path) -> None:
+        chat: Any = self.chat
+        store.save(folder, self, config=self.config, parts={"chat": chat})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return store.open_folder(folder).begun(cls)
 
 
 class ReplayConfig(Config):
@@ -123,18 +147,19 @@ class ReplayConfig(Config):
 
 class Replay:
     """Says again what was recorded, request by request; the same request twice gives the two replies in their order,
-    and from then on the last. Nothing is asked anywhere and nothing is charged: ``usage`` is what it was then."""
+    and from then on the last. Nothing is asked anywhere and nothing is charged: ``usage`` says what it was then, for
+    figures of cost, and ``replayed`` that no budget pays for it."""
 
     config_type = ReplayConfig
     pretrained: Literal["LM"] = "LM"
-    forms = ALL_FORMS
 
     def __init__(self, config: ReplayConfig) -> None:
         self.config = config
         self._lock = threading.Lock()
         self._kept: defaultdict[str, deque[ChatReply]] = defaultdict(deque)
         versions: dict[str, None] = {}
-        path = Path(config.path)
+        self.forms = ALL_FORMS
+        path = Path(config.path).expanduser()
         if not path.is_file():
             raise DataError(f"there is no recording at {path}")
         *lines, _ = path.read_text(encoding="utf-8").split("\n")  # what a kill cut off has no line end
@@ -143,6 +168,8 @@ class Replay:
                 kept = json.loads(line)
                 self._kept[kept["hash"]].append(reply_from_json(kept["reply"]))
                 versions[kept["version"]] = None
+                # A question is another one in another form, so it is asked in those that were recorded.
+                self.forms = frozenset(name for name in ALL_FORMS if name in kept.get("forms", ALL_FORMS))
             except (ValueError, KeyError, TypeError):
                 raise DataError.at(path, "a recorded reply", line=number, value=line[:40]) from None
         self.version = "; ".join(versions) or "replay/1"
@@ -153,10 +180,11 @@ class Replay:
             replies = self._kept.get(request.hash)
             if not replies:
                 raise EndpointError(f"{self.config.path} holds no reply to this request; record it with a model first")
-            return replies.popleft() if len(replies) > 1 else replies[0]
+            found = replies.popleft() if len(replies) > 1 else replies[0]
+        return replace(found, replayed=True)
 
     def largest(self, request: ChatRequest) -> Usage:
-        return Usage()
+        return NOTHING_USED
 
     def save(self, folder: Path) -> None:
         store.save(folder, self, config=self.config)

@@ -20,13 +20,16 @@ from pydantic import Field
 from palate.backbones.pace import Pace
 from palate.core.chat import NOTHING_USED, Usage
 from palate.core.config import Config
-from palate.core.errors import EndpointError, FormError, MissingExtraError
+from palate.core.errors import EndpointError, FormError, MissingExtraError, RefusedError
 
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 """Answers that may be better a moment later."""
 GIVEN_UP = (408, 502, 504)
 """Of these, somebody on the way gave up, and the model may have gone on."""
-NOT_TAKEN, NO_KEY = (400, 422), (401, 403)
+NOT_TAKEN, NO_KEY = (400, 413, 422), (401, 403)
+BROKEN_CALL = "tool call"
+"""Stands in a 500 of a server that cannot read the call which its model wrote (Ollama: "error parsing tool call"). The
+same question in the same form would be answered alike."""
 NEVER_REACHED = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 """Causes of a failed connection after which nothing can be owed."""
 LONGEST_WAIT = 60.0
@@ -83,11 +86,16 @@ class Server:
         return f"{self.config.url} ({self.config.model})"
 
     def ask(
-        self, call: Callable[[Any], Any], read: Callable[[Any], T], *, each: Usage = NOTHING_USED, formed: bool = False
-    ) -> Answered[T]:
+        self, call: Callable[[Any], Any], read: Callable[[Any], T], *, each: Usage = NOTHING_USED, formed: bool = False,
+        calling: bool = False,
+    ) -> Answered[T]:  # fmt: skip
         """``read(call(client))``, until it is read well or the tries are used up; ``read`` raises ``ValueError`` where
-        the answer is wrong. ``each`` is the most that one attempt can cost. Raises ``EndpointError``; a refusal of
-        what is ``formed``, that is asked with tools or a schema, is a ``FormError``."""
+        the answer is wrong. ``each`` is the most that one attempt can cost.
+
+        Raises ``EndpointError``; one that is about this question alone is a ``RefusedError``. A refusal of what is
+        ``formed``, that is asked with tools or a schema, is a ``FormError``, and so is a 500 without end to a question
+        ``calling`` for tools: some servers answer that where the model wrote a broken call, or where they take none.
+        """
         client = self._connected()
         began, lost = time.monotonic(), 0
         for attempt in range(1, self.config.tries + 1):
@@ -97,9 +105,12 @@ class Server:
                 return Answered(found, attempt, each.times(lost), time.monotonic() - began)
             except Exception as failure:
                 trouble = trouble_of(failure)
-            lost += trouble.costs
-            if formed and trouble.status in NOT_TAKEN:
+            broken_call = calling and trouble.status == 500 and BROKEN_CALL in trouble.said.lower()
+            lost += trouble.costs or broken_call
+            if (formed and trouble.status in NOT_TAKEN) or broken_call:
                 raise FormError(f"{self.where} {trouble.said}", lost=each.times(lost))
+            if trouble.status in NOT_TAKEN:
+                raise RefusedError(f"{self.where} {trouble.said}", lost=each.times(lost))
             if not trouble.passing:
                 hint = f"; set the environment variable {self.config.key_variable}" if trouble.status in NO_KEY else ""
                 raise EndpointError(f"{self.where} {trouble.said}{hint}", lost=each.times(lost))
@@ -108,9 +119,8 @@ class Server:
                 wait = max(self.config.wait_seconds * 2 ** (attempt - 1), trouble.pause)
                 # Those that failed together are not asked for together again.
                 time.sleep(min(wait, LONGEST_WAIT) * (1 + _CHANCE.random() / 4))
-        raise EndpointError(
-            f"{self.where} {trouble.said}, after {self.config.tries} tries; {self._kept}", lost=each.times(lost)
-        )
+        kind = FormError if calling and trouble.status == 500 else EndpointError
+        raise kind(f"{self.where} {trouble.said}, after {self.config.tries} tries; {self._kept}", lost=each.times(lost))
 
     def _connected(self) -> Any:
         with self._lock:

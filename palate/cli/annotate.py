@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +53,8 @@ def annotate(
     ----------
     kind
         What is written: one record for each reviewed event (intention), each event (step-preferences: what the user
-        would search for next), each item (item-profile, item-attributes) or each user (the others).
+        would search for next), each item (item-profile, item-attributes) or each user (the others). A user-profile is
+        written from item profiles, so a chat model writes those first.
     data
         A data set's name or a path.
     names
@@ -80,13 +82,14 @@ def annotate(
     retry_failed
         Ask again for records that could not be read.
     dry_run
-        Ask nothing and keep nothing: print what it would cost and three filled prompts, or what would be taken.
+        Ask nothing and keep nothing: print what it would cost and three prompts as they are sent, or what would be
+        taken.
     quiet
         Show no progress.
     """
     from palate.annotation.chat import ChatAnnotator
     from palate.annotation.imported import Imported
-    from palate.annotation.rows import check_rows, rows_of
+    from palate.annotation.rows import check_rows, profiled_first, rows_of
     from palate.annotation.tasks import task_of
     from palate.cli.progress import watcher
     from palate.core.config import parse_settings
@@ -115,13 +118,19 @@ def annotate(
         _take(kind, writer, made, rows, None if dry_run else out)
         return
     asked = rows_of(kind, made.train, rows, names)
-    proof = check_rows(asked, made.train, made)
+    first = profiled_first(kind, made.train, rows) if isinstance(writer, ChatAnnotator) else []
+    proof = check_rows([*first, *asked], made.train, made)
     if isinstance(writer, ChatAnnotator):
         if dry_run:
-            _show(task, asked, writer)
+            _show(task, asked, first, writer, made.train)
             return
         writer.progress = watcher(quiet=quiet)
-        table, said = _by_chat(task, asked, writer, made, proof, retry_failed)
+        if retry_failed:
+            with writer.open() as kept:
+                kept.forget_failures()
+        if first:
+            asked = rows_of(kind, made.train, rows, of_items=writer.told_of(made.train, [row.of for row in first]))
+        table, said = _by_chat(task, asked, writer, made, proof)
     else:
         table = _without_model(task, asked, writer, made.train, {"split": made.hash, "proof": proof})
         said = "no model was asked"
@@ -173,31 +182,40 @@ def _take(kind: str, writer: Imported, split: Split, most: int | None, out: Path
     print(f"{good:,} records {of_all} → {out}\n{WARNING}\n{taken.said()}")
 
 
-def _show(task: Task, rows: list[Row], writer: ChatAnnotator) -> None:
-    """What it would cost, and three prompts as they would be sent."""
-    from palate.annotation.writing import estimate
+def _show(task: Task, rows: list[Row], first: list[Row], writer: ChatAnnotator, train: Dataset) -> None:
+    """What it would cost, and three prompts of each task as they would be sent."""
+    from palate.annotation.rehearsal import rehearse
+    from palate.annotation.structured import LADDER
 
     with writer.open() as ledger:
-        found, spent = estimate(task, rows, writer.chat, ledger), ledger.spent
-    print(
-        f"{found.rows:,} rows, {found.missing:,} records are missing; {spent.tokens:,} tokens and {spent.money:.4g} of "
-        f"money are spent so far\nlikely: {found.likely.tokens:,} tokens, {found.likely.money:.4g} of money\n"
-        f"at most: {found.most.tokens:,} tokens, {found.most.money:.4g} of money (every attempt and repair counted)"
-    )
-    for number, row in enumerate(rows[:3], 1):
-        print(f"\n--- prompt {number} of {len(rows):,}: {task.prompt}")
-        for message in task.request(row).messages:
-            print(f"[{message.role}]\n{message.content}")
+        told, spent = rehearse(task, rows, writer.chat, ledger, train=train, first=first), ledger.spent
+    print(f"{spent.tokens:,} tokens and {spent.money:.4g} of money are spent so far")
+    if first:
+        print("user profiles are written from item profiles, which come first; both costs:")
+    for one in told:
+        found = one.found
+        print(
+            f"{one.task.name}: {found.rows:,} rows, {found.missing:,} records are missing\n"
+            f"likely: {found.likely.tokens:,} tokens, {found.likely.money:.4g} of money\n"
+            f"at most: {found.most.tokens:,} tokens, {found.most.money:.4g} of money (every attempt and repair counted)"
+        )
+    for one in told:
+        for number, request in enumerate(one.prompts, 1):
+            print(f"\n--- prompt {number} of {one.found.rows:,}: {one.task.prompt}, form {one.form}")
+            for message in request.messages:
+                print(f"[{message.role}]\n{message.content}")
+            for tool in request.tools:
+                print(f"[tool {tool.name}: {tool.description}]\n{json.dumps(dict(tool.parameters))}")
+            if request.schema is not None:
+                print(f"[schema of the answer]\n{json.dumps(dict(request.schema))}")
+    below = LADDER[LADDER.index(told[0].form) + 1 :]
+    if below:
+        print(f"\nwhere the server refuses the form {told[0].form}, it is asked as {' and then as '.join(below)}")
 
 
-def _by_chat(
-    task: Task, rows: list[Row], writer: ChatAnnotator, split: Split, proof: str, retry: bool
-) -> tuple[WrittenTable, str]:
+def _by_chat(task: Task, rows: list[Row], writer: ChatAnnotator, split: Split, proof: str) -> tuple[WrittenTable, str]:
     from palate.core.written import WrittenTable
 
-    if retry:
-        with writer.open() as ledger:
-            ledger.forget_failures()
     entries = writer.entries(task, rows)
     with writer.open() as ledger:
         spent, counts = ledger.spent, ledger.counts()
@@ -208,6 +226,8 @@ def _by_chat(
         f"{', '.join(f'{count:,} {state}' for state, count in sorted(counts.items())) or 'none'}; "
         f"{writer.unreadable:,} records could not be read"
     )
+    if writer.refused:
+        said += f"; the questions of {writer.refused:,} of them were refused: {writer.refusal}"
     return WrittenTable(task.name, [row.of for row in rows], columns, split.train.fingerprint, facts), said
 
 

@@ -69,6 +69,7 @@ def fit(
     from palate.cli.progress import watcher
     from palate.core.config import parse_settings
     from palate.core.errors import MisuseError
+    from palate.core.provenance import told_of
     from palate.core.run import Run
     from palate.recipes import Recipe, read_recipe
     from palate.runs import FittedRun
@@ -102,6 +103,8 @@ def fit(
         f"{cost['fit_seconds']:.1f} s each, {cost['parameters']:,} parameters → {out}\n"
         f"next: palate evaluate {out}"
     )
+    for told in told_of(fitted.facts["asked"]):
+        print(told)
     if fitted.facts["marks"]:
         print(f"every figure of this run is marked: {', '.join(fitted.facts['marks'])}")
     if asked.published:

@@ -113,6 +113,7 @@ class ChatReply:
     lost          what attempts before it may have cost at most: those that were sent and whose answer never came whole
     tries         attempts in all, this one included
     alternatives  first token → its log-probability, where they were asked for and the model tells them
+    replayed      said again from a recording: ``usage`` and ``lost`` are those of then, and nothing is charged
     """
 
     message: Message
@@ -123,10 +124,16 @@ class ChatReply:
     seconds: float = 0.0
     model: str = ""
     alternatives: Mapping[str, float] = field(default_factory=dict)
+    replayed: bool = False
 
     @property
     def text(self) -> str:
         return self.message.content
+
+    @property
+    def charged(self) -> Usage:
+        """What a budget pays for it, lost attempts included."""
+        return NOTHING_USED if self.replayed else self.usage + self.lost
 
 
 def reply_to_json(reply: ChatReply) -> dict[str, Any]:

@@ -11,6 +11,7 @@ PalateError
 ├── TrainingError       the numbers of a training run went wrong
 ├── DownloadError       a file could not be fetched whole
 ├── EndpointError       a model's server did not answer, or answered nonsense
+│   └── RefusedError    it takes no question like this one; others may go well
 ├── FormError           a chat model takes no tools, or no schema of its answer
 ├── BudgetError         the next call of a model could cost more than is left
 └── MissingExtraError   an optional package is needed for this
@@ -95,6 +96,10 @@ class EndpointError(PalateError):
     def __init__(self, message: str, lost: Usage | None = None) -> None:
         super().__init__(message)
         self.lost = lost
+
+
+class RefusedError(EndpointError):
+    """A model's server does not take this question: too long, or against its rules. Another may go well."""
 
 
 class FormError(PalateError):

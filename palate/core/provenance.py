@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from palate.core.dataset import Dataset
 from palate.core.errors import LeakError, StoreError
@@ -60,3 +64,31 @@ def marks_of(system: object) -> list[str]:
     parts = (getattr(system, "parts", None) or {}).values()
     found = {mark for part in parts for mark in marks_of(part)}
     return sorted(found | ({UNKNOWN} if getattr(system, "label", None) == UNKNOWN else set()))
+
+
+def asked_of(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """By name, version and hash of each prompt that the parts of a saved system had answered: the ``model``, the
+    ``author`` it is called, and how many ``records`` were read in which way, such as ``schema plain``."""
+    found: dict[str, dict[str, Any]] = {}
+    for asked in _asked(Path(folder)):
+        for prompt, said in asked.items():
+            before = found.get(prompt, {"records": {}})
+            found[prompt] = {**said, "records": dict(Counter(before["records"]) + Counter(said["records"]))}
+    return found
+
+
+def _asked(folder: Path) -> Iterator[Mapping[str, Any]]:
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    if isinstance(facts.get("asked"), dict):
+        yield facts["asked"]
+    for part in read_manifest(folder)["parts"]:
+        yield from _asked(folder / part)
+
+
+def told_of(asked: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The same in a sentence a prompt."""
+    sentences = []
+    for prompt, said in sorted(asked.items()):
+        ways = ", ".join(f"{count:,} {way}" for way, count in sorted(said["records"].items()))
+        sentences.append(f"prompt {prompt}, asked of {said['author']}: {ways or 'no record'}")
+    return sentences

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,31 @@ import pytest
 
 pytest.importorskip("openai")
 
-from chat_server import ChatServer
+from chat_server import ChatServer, calls, fails, recorded, send
 from ledger_worker import model, rows
 
 from palate.annotation.chat import ChatAnnotator, ChatAnnotatorConfig
 from palate.annotation.ledger import Budget, Ledger
+from palate.annotation.replies import KeptReplies
 from palate.annotation.rows import check_rows, choice_rows, events_of, reviewed, rows_of
+from palate.annotation.structured import formed
 from palate.annotation.tasks import KINDS, TASKS, Row
 from palate.annotation.writing import estimate, key_of, write
-from palate.backbones.scripted import Scripted
+from palate.backbones.chat_endpoint import ChatEndpoint, ChatEndpointConfig
+from palate.backbones.scripted import Replay, ReplayConfig, Scripted
 from palate.core.chat import ChatRequest, Usage
-from palate.core.errors import BudgetError, ConfigError, DataError, EndpointError, LeakError, StoreError
+from palate.core.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    EndpointError,
+    FormError,
+    LeakError,
+    RefusedError,
+    StoreError,
+)
 from palate.core.protocols import Annotator, Augmenter, Profiler
+from palate.core.run import Silent
 from palate.core.split import Split
 from palate.data.split import leave_one_out
 from palate.data.world import world
@@ -178,6 +191,40 @@ def test_a_budget_is_never_exceeded_and_can_be_raised(server: ChatServer, tmp_pa
         write(TASK, rows(10_000), chat, ledger)
 
 
+def test_a_replayed_call_costs_nothing(tmp_path: Path) -> None:
+    many, path = rows(20), tmp_path / "said.jsonl"
+    with Ledger(tmp_path / "a.sqlite") as ledger:
+        first = write(TASK, many, recorded(Scripted(answers=lambda request: WORDS), path), ledger)
+        assert ledger.spent.tokens > 1000
+    replay = Replay(ReplayConfig(path=str(path)))
+    with Ledger(tmp_path / "b.sqlite", Budget(tokens=1, money=1e-9)) as ledger:
+        again = write(TASK, many, replay, ledger)
+        assert [entry.record for entry in again] == [entry.record for entry in first]
+        assert ledger.spent.tokens == 0
+        KeptReplies(replay, ledger, "words").reply(formed(TASK.request(many[0]), TASK.record, "tools"))
+        assert ledger.spent.tokens == 0
+
+
+def test_progress_tells_what_is_still_to_be_paid(tmp_path: Path) -> None:
+    """25 millionths a row: 11 tokens read and 7 written at prices 1 and 2 a million."""
+    figures: list[dict[str, float]] = []
+
+    class Watcher(Silent):
+        def advance(self, steps: int = 1, **told: float) -> None:
+            figures.append(told)
+
+    server = ChatServer(brain)
+    try:
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            write(TASK, rows(3), model(server.url, 1), ledger, parallel=1)
+            write(TASK, rows(8), model(server.url, 1), ledger, parallel=1, progress=Watcher())
+    finally:
+        server.close()
+    assert [round(told["money"] * 1e6) for told in figures] == [100, 125, 150, 175, 200]
+    assert [round(told["money_left"] * 1e6) for told in figures] == [100, 75, 50, 25, 0]
+    assert [round(told["tokens_left"]) for told in figures] == [72, 54, 36, 18, 0]
+
+
 def test_the_budget_books_what_is_under_way(tmp_path: Path) -> None:
     """While three calls of 100 tokens run, a fourth that would break 350 is refused although little is spent."""
     with Ledger(tmp_path / "ledger.sqlite", Budget(tokens=350)) as ledger:
@@ -239,6 +286,84 @@ def test_an_endpoint_that_is_down_keeps_what_came(tmp_path: Path) -> None:
         again = Scripted(answers=lambda request: WORDS)
         write(TASK, many, again, ledger)
         assert len(again.asked) == 3
+
+
+def refusing(odd: Callable[[Row], bool], many: Sequence[Row]) -> Scripted:
+    """A model that takes no question about some rows, and answers the others by a tool call's text."""
+    texts = [TASK.request(row).messages[-1].content for row in many if odd(row)]
+
+    def ask(request: ChatRequest) -> str:
+        if any(message.content in texts for message in request.messages):
+            formed = bool(request.tools or request.schema)
+            raise (FormError if formed else RefusedError)("answered 400: content policy")
+        return WORDS
+
+    return Scripted(answers=ask)
+
+
+@pytest.mark.parametrize("place", [0, 3, 39])
+def test_a_row_that_is_always_refused_is_settled_and_the_others_go_on(tmp_path: Path, place: int) -> None:
+    many = rows(40)
+    chat = refusing(lambda row: row.of == place, many)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for _ in range(2):
+            entries = write(TASK, many, chat, ledger)
+            assert [entry.record is None for entry in entries] == [row.of == place for row in many]
+            assert entries[place].problem == "answered 400: content policy"
+            assert entries[place].step == "text refused"
+            assert {entry.step for entry in entries if entry.record} == {"tools plain"}, "as if the row were not there"
+        assert len(chat.asked) == 42, "three forms of one row, one of the others, nothing twice"
+        assert ledger.forget_failures() == 1
+
+
+def test_a_model_that_refuses_everything_stops_the_work(tmp_path: Path) -> None:
+    many, path = rows(40), tmp_path / "ledger.sqlite"
+    chat = refusing(lambda row: True, many)
+    with Ledger(path) as ledger:
+        with pytest.raises(
+            EndpointError, match=r"content policy; so were all 1\d questions to this model, none was ever"
+        ):
+            write(TASK, many, chat, ledger)
+        with pytest.raises(EndpointError, match="so were all 2 questions"):
+            write(TASK, many[:2], chat, ledger)
+        assert not ledger.kept([key_of(chat, TASK, row) for row in many]), "no row is to blame"
+        write(TASK, many[20:21], Scripted(answers=[WORDS]), ledger)
+        entries = write(TASK, many, chat, ledger)
+        assert sum(entry.record is None for entry in entries) == 39, "now it has answered once"
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_what_is_not_about_a_row_stops_the_work(tmp_path: Path, status: int) -> None:
+    server = ChatServer(brain)
+    server.script = [fails(status)] * 40
+    try:
+        with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(EndpointError, match=f"answered {status}"):
+            write(TASK, rows(40), model(server.url, 2), ledger, parallel=2)
+        assert len(server.asked) <= 3
+    finally:
+        server.close()
+
+
+def test_a_content_filter_over_http_costs_one_record(tmp_path: Path) -> None:
+    """One row of 40 is refused with 400 in every form; the others keep the form that works."""
+
+    def filtered(handler: Any, asked: dict[str, Any]) -> None:
+        if '"book 3"' in json.dumps(asked["messages"]).replace("\\", ""):
+            send(handler, 400, {"error": {"message": "content management policy", "code": "content_filter"}})
+        else:
+            calls(WORDS)(handler, asked)
+
+    server = ChatServer(brain)
+    server.script = [filtered] * 200
+    settings = {"url": server.url, "model": "m", "wait_seconds": 0.001, "tries": 2}
+    try:
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            entries = write(TASK, rows(40), ChatEndpoint(ChatEndpointConfig(**settings)), ledger)
+    finally:
+        server.close()
+    assert [number for number, entry in enumerate(entries) if entry.record is None] == [3]
+    assert "content management policy" in entries[3].problem
+    assert {entry.step for entry in entries if entry.record} == {"tools plain"}
 
 
 def test_one_process_at_a_time_and_foreign_files(tmp_path: Path) -> None:

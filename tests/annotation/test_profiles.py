@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
+import pytest
 
 from palate.annotation.extractive import Extractive, ExtractiveConfig
-from palate.annotation.profiles import sampled_events
+from palate.annotation.key_phrases import listed
+from palate.annotation.profiles import AVOIDS, ENJOY, LIKES, phrases_of, sampled_events
 from palate.annotation.tasks import TASKS
+from palate.core.annotations import ItemProfile
+from palate.core.dataset import Dataset
 from palate.core.protocols import Profiler
 from palate.data.split import leave_one_out
 from palate.data.world import world
@@ -48,6 +53,34 @@ def test_a_user_enjoys_what_was_praised_and_not_what_was_blamed() -> None:
     assert "pirate ships" in likes
     assert "desert stars" in avoids
     assert "caravans" not in likes, "said of an item that nobody else is like"
+
+
+@pytest.mark.parametrize("train", [log(), leave_one_out(world("test").dataset).train], ids=["small", "world"])
+def test_the_words_around_a_list_of_phrases_say_nothing(train: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def users() -> list[str]:
+        items = writer.item_profiles(train, np.arange(train.n_items))
+        return [user.summarization for user in writer.user_profiles(train, np.arange(train.n_users), items)]
+
+    writer = Extractive()
+    before = users()
+    told = " ".join([*train.items["text"].drop_nulls(), *train.interactions["review"].drop_nulls()]).lower()
+    told += " ".join(name for names in train.items["category"].drop_nulls().to_list() for name in names).lower()
+    own = words_of(f"{LIKES} {AVOIDS} and")
+    assert {word for user in before for word in words_of(user)} <= {*words_of(told), *own}
+    monkeypatch.setattr("palate.annotation.profiles.ENJOY", "Zzyzx folk long for {} at sundown, qqfoo.")
+    assert users() == before
+    assert any(before)
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_][\w'’-]*", text.lower())
+
+
+def test_phrases_are_read_from_the_list_that_was_written() -> None:
+    for phrases in (["sea"], ["sea", "old maps"], ["home & kitchen", "sea", "old maps"]):
+        assert phrases_of(ItemProfile(0, ENJOY.format(listed(phrases)), "", "extractive"), 3) == phrases
+    assert phrases_of(ItemProfile(0, "", "", "extractive"), 3) == []
+    assert phrases_of(ItemProfile(0, "For sailors of old ships.", "", "m"), 3) == ["sailors", "old ships"]
 
 
 def test_only_some_events_are_read_drawn_evenly() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 pytest.importorskip("openai")
 
-from chat_server import ChatServer, calls, fails, says
+from chat_server import ChatServer, calls, fails, recorded, says, send
 
 from palate.annotation.structured import Structured, read_json, schema_of
 from palate.backbones.chat_endpoint import ChatEndpoint, ChatEndpointConfig
-from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted, ScriptedConfig
+from palate.backbones.scripted import Replay, ReplayConfig, Scripted, ScriptedConfig
 from palate.core.asking import each
-from palate.core.chat import ChatReply, ChatRequest, Message, reply_from_json, reply_to_json
-from palate.core.errors import DataError, EndpointError, FormError
+from palate.core.chat import ChatReply, ChatRequest, Message, Usage, reply_from_json, reply_to_json
+from palate.core.errors import DataError, EndpointError, FormError, RefusedError
 from palate.core.protocols import ChatModel
 
 
@@ -63,11 +64,11 @@ def test_the_three_forms_give_the_same_record(server: ChatServer) -> None:
     assert json.dumps(schema_of(Taste)) in text["messages"][0]["content"]
 
 
-def test_a_form_that_is_refused_is_not_tried_again(server: ChatServer) -> None:
-    server.script = [fails(400), fails(422)]
+def test_a_form_that_is_refused_twice_is_not_tried_again(server: ChatServer) -> None:
+    server.script = [fails(400), fails(422), says(GOOD)] * 2
     asker = Structured(endpoint(server))
-    assert [asker.ask(ChatRequest.of("?"), Taste).form for _ in range(2)] == ["text", "text"]
-    assert len(server.asked) == 4
+    assert [asker.ask(ChatRequest.of("?"), Taste).form for _ in range(3)] == ["text"] * 3
+    assert len(server.asked) == 7
     assert asker.form == "text"
 
 
@@ -129,14 +130,16 @@ def test_a_script_ends_and_a_script_begins_anew() -> None:
 def test_recorded_is_replayed_without_a_server(server: ChatServer, tmp_path: Path) -> None:
     path = tmp_path / "said.jsonl"
     server.script = [calls('{"likes": "é'), says("second")]
-    recorder = Recorder(endpoint(server), path)
+    recorder = recorded(endpoint(server), path)
     first, other = ChatRequest.of("?", temperature=1.0), ChatRequest.of("!")
     said = [recorder.reply(first), recorder.reply(first), recorder.reply(other)]
     with path.open("a") as stream:
         stream.write('{"hash": "cut by a ki')
     replay = Replay(ReplayConfig(path=str(path)))
     assert isinstance(replay, ChatModel)
-    assert [replay.reply(first), replay.reply(first), replay.reply(other), replay.reply(first)] == [*said, said[1]]
+    again = [replay.reply(first), replay.reply(first), replay.reply(other), replay.reply(first)]
+    assert again == [replace(one, replayed=True) for one in (*said, said[1])]
+    assert sum(one.usage.tokens for one in again) > 0 == sum(one.charged.tokens for one in again)
     assert (replay.label, replay.version) == ("m", recorder.version)
     assert len(server.asked) == 3
     with pytest.raises(EndpointError, match="holds no reply to this request"):
@@ -160,3 +163,73 @@ def test_many_at_once_and_the_first_error_last() -> None:
         seen.extend(n for n, _ in each(iter(range(1000)), ask, 2))
     assert {0, 1, 2, 3, 4} <= set(seen)
     assert len(seen) < 10
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def picky(refuses: Callable[[ChatRequest], bool], kind: type[Exception] = FormError) -> Scripted:
+    """A model that refuses some requests, and else answers well."""
+
+    def answer(request: ChatRequest) -> str:
+        if refuses(request):
+            raise kind("answered 400: not this")
+        return GOOD
+
+    return Scripted(answers=answer)
+
+
+def test_what_one_request_is_refused_says_nothing_of_the_next() -> None:
+    asker = Structured(picky(lambda request: bool(request.tools) and "odd" in request.messages[-1].content))
+    forms = [asker.ask(ChatRequest.of(text), Taste).form for text in ("a", "odd", "odd 2", "odd 3", "b")]
+    assert forms == ["tools", "schema", "schema", "schema", "tools"]
+
+
+def test_a_form_that_never_worked_is_given_up_once_lower_ones_answered_two_requests() -> None:
+    model = picky(lambda request: bool(request.tools))
+    asker = Structured(model)
+    before = asker.largest(ChatRequest.of("?"), Taste)
+    assert [asker.ask(ChatRequest.of("?"), Taste).form for _ in range(4)] == ["schema"] * 4
+    assert sum(bool(request.tools) for request in model.asked) == 2
+    assert asker.largest(ChatRequest.of("?"), Taste).tokens < before.tokens
+
+
+def test_a_request_that_is_refused_in_every_form_gives_up_no_form() -> None:
+    def refuses(request: ChatRequest) -> bool:
+        if "odd" in request.messages[-1].content and not (request.tools or request.schema):
+            raise RefusedError("answered 400: content policy", Usage(3, 0))
+        return "odd" in request.messages[-1].content
+
+    asker = Structured(picky(refuses))
+    for _ in range(3):
+        answer = asker.ask(ChatRequest.of("odd"), Taste)
+        assert (answer.value, answer.step, answer.replies) == (None, "refused", ())
+        assert answer.problem == "answered 400: content policy"
+        assert answer.usage == Usage(3, 0)
+    assert asker.form == "tools"
+    assert asker.counts == {"refused": 3}
+
+
+def test_a_server_that_goes_away_before_the_repair_leaves_the_request_open() -> None:
+    turns = iter(["no JSON"])
+
+    def answer(request: ChatRequest) -> str:
+        for text in turns:
+            return text
+        raise EndpointError("down", Usage(5, 0))
+
+    with pytest.raises(EndpointError, match="down") as failure:
+        Structured(Scripted(answers=answer)).ask(ChatRequest.of("?"), Taste)
+    assert failure.value.lost is not None
+    assert failure.value.lost.written == len("no JSON"), "the first answer was paid for"
+
+
+@pytest.mark.parametrize("said", ["error parsing tool call: raw='{'", "tools param requires another flag"])
+def test_a_500_to_a_question_with_tools_is_a_refused_form(server: ChatServer, said: str) -> None:
+    broken = 1 if "parsing" in said else 2
+    server.script = [lambda handler, asked: send(handler, 500, {"error": {"message": said}})] * broken
+    asker = Structured(endpoint(server))
+    answer = asker.ask(ChatRequest.of("?"), Taste)
+    assert (answer.value, answer.form) == (Taste(likes="ships", stars=4), "schema")
+    assert (answer.lost.tokens > 0) == (broken == 1), "a model that wrote a broken call has worked"
+    assert ["tools" in one for one in server.asked] == [True] * broken + [False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ pytest.importorskip("transformers")
 
 import torch
 from checkpoints import WORDS, causal, seq2seq
+from pydantic import BaseModel
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from palate.annotation.structured import Structured
 from palate.backbones.hub_chat import HubChat, HubChatConfig
@@ -89,3 +96,34 @@ def test_what_it_does_not_take(tmp_path: Path) -> None:
         EndpointError, match="reads 128 tokens at most; this question has 3 and may be answered with 200"
     ):
         model.reply(ChatRequest.of("a red sea", max_tokens=200))
+
+
+class Wish(BaseModel):
+    wish: str
+
+
+def test_a_repair_costs_no_more_than_was_booked(tmp_path: Path) -> None:
+    """A tokenizer to which a run of one letter is few tokens, and a bad answer is many."""
+    merges = [("x" * 2**i, "x" * 2**i) for i in range(8)]
+    bytes_of = sorted(ByteLevel.alphabet())
+    vocabulary = {word: i for i, word in enumerate(["</s>", *bytes_of, *("x" * 2 ** (i + 1) for i in range(8))])}
+    spelling = Tokenizer(BPE(vocab=vocabulary, merges=merges))
+    spelling.pre_tokenizer, spelling.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    made = PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="</s>", pad_token="</s>")
+    made.save_pretrained(tmp_path)
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(made), max_position_embeddings=8192, **shape)
+    ).save_pretrained(tmp_path)  # fmt: skip
+    model = chat(tmp_path)
+    assert model.reply(ChatRequest.of("x" * 512, max_tokens=1)).usage.read <= 4
+    for seed in range(3):
+        request = ChatRequest.of("a red sea", max_tokens=60, temperature=1.0, seed=seed)
+        asker = Structured(model)
+        booked, answer = asker.largest(request, Wish), asker.ask(request, Wish)
+        assert (len(answer.replies), answer.step) == (2, "failed"), "a model that learnt nothing writes no JSON"
+        assert answer.usage.read <= booked.read
+        assert answer.usage.written <= booked.written
+        shown = json.dumps(Wish.model_json_schema())
+        assert booked.tokens < 4 * (len(shown) + 4 * 60 + 2400), "the bound is of the order of what is said"

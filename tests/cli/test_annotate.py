@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -111,3 +111,107 @@ def test_rehearsed_then_written_then_free(
     assert len(server.asked) == 5
     assert run([*("9" if word == "5" else word for word in command), "--budget-tokens", "1"]) == 1
     assert "could be exceeded by the next call" in capsys.readouterr().err
+
+
+def in_words(asked: dict[str, Any]) -> str:
+    """A record of whatever schema is asked for."""
+    schema = asked["response_format"]["json_schema"]["schema"]
+    return json.dumps({name: f"{name} of ships" for name in schema["properties"]})
+
+
+FITS = {
+    "rlmrec": ("graph.training.epochs=1",),
+    "ulmrec": ("training.epochs=1", "retriever.training.epochs=1", "user_index.training.epochs=1", "backbone.steps=2"),
+}
+
+
+@pytest.mark.parametrize("system", FITS)
+def test_user_profiles_that_were_annotated_are_those_that_a_fit_asks_for(
+    data: str, server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], system: str
+) -> None:
+    if system == "ulmrec":
+        pytest.importorskip("tokenizers")
+    server.brain, ledger = in_words, str(tmp_path / "l.sqlite")
+    chat = ("chat.name=endpoint", f"chat.url={server.url}", "chat.model=m", "chat.tools=false")
+    command = ["annotate", "user-profile", "--data", data, "--annotator", "chat", "--quiet", "--ledger", ledger]
+    command += ["--out", str(tmp_path / "out"), *(word for one in chat for word in ("--set", one))]
+    assert run([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    train = leave_one_out(load(data)).train
+    assert f"item-profile: {train.n_items} rows, {train.n_items} records are missing" in said
+    assert f"user-profile: {train.n_users} rows, {train.n_users} records are missing" in said
+    assert said.count("the profile of this item, which is not written yet") >= 3
+    assert not server.asked
+    assert run(command) == 0
+    asked = len(server.asked)
+    assert asked == train.n_items + train.n_users
+    assert "enjoyed by" in server.asked[-1]["messages"][-1]["content"]
+    fit = [
+        "fit",
+        system,
+        "--data",
+        data,
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+        "--device",
+        "cpu",
+        "--preset",
+        "tiny",
+    ]
+    fit += [word for one in FITS[system] for word in ("--set", one)]
+    fit += ["--set", "annotator=chat", "--set", f"annotator.ledger={ledger}"]
+    assert run([*fit, *(word for one in chat for word in ("--set", f"annotator.{one}"))]) == 0
+    assert len(server.asked) == asked, "nothing is paid for twice"
+
+
+def test_a_few_user_profiles_need_those_of_their_items_alone(data: str, server: ChatServer, tmp_path: Path) -> None:
+    server.brain = in_words
+    command = ["annotate", "user-profile", "--data", data, "--annotator", "chat", "--quiet", "--rows", "2"]
+    command += ["--out", str(tmp_path / "out"), "--set", "chat.name=endpoint", "--set", f"chat.url={server.url}"]
+    assert run([*command, "--set", "chat.model=m", "--set", "chat.tools=false"]) == 0
+    train = leave_one_out(load(data)).train
+    shown = {item for user in (0, 1) for item in train.histories.row(user)[-20:].tolist()}
+    assert len(server.asked) == len(shown) + 2 < train.n_items
+
+
+def test_what_is_rehearsed_is_what_is_sent(
+    data: str, server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.brain = lambda asked: json.dumps({"summarization": "For sailors.", "reasoning": "Ships."})
+    for forms in (("chat.tools=false",), ("chat.tools=false", "chat.schema_answers=false"), ()):
+        command = ["annotate", "item-profile", "--data", data, "--annotator", "chat", "--rows", "1", "--quiet"]
+        command += ["--out", str(tmp_path / "-".join(forms or ("all",))), "--set", "chat.name=endpoint"]
+        command += ["--set", f"chat.url={server.url}", "--set", "chat.model=m"]
+        command += [word for one in forms for word in ("--set", one)]
+        assert run([*command, "--dry-run"]) == 0
+        said = capsys.readouterr().out
+        assert run(command) == 0
+        sent = server.asked[-1]
+        assert all(message["content"] in said for message in sent["messages"])
+        shown = [tool["function"]["parameters"] for tool in sent.get("tools", ())]
+        if "response_format" in sent:
+            shown.append(sent["response_format"]["json_schema"]["schema"])
+        assert len(shown) == (0 if len(forms) == 2 else 1)
+        assert all(json.dumps(schema) in said for schema in shown)
+        capsys.readouterr()
+
+
+def test_recorded_by_a_command_and_replayed_without_a_server(
+    data: str, server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server takes no tools, so the replay must ask as the recording did."""
+    server.brain, path = in_words, tmp_path / "said.jsonl"
+    command = ["annotate", "item-profile", "--data", data, "--annotator", "chat", "--rows", "4", "--quiet"]
+    recorder = ["chat.name=recorder", f"chat.path={path}", "chat.chat.name=endpoint", f"chat.chat.url={server.url}"]
+    recorder += ["chat.chat.model=m", "chat.chat.tools=false", "chat.chat.money_read=1"]
+    assert run([*command, "--out", str(tmp_path / "a"), *(w for one in recorder for w in ("--set", one))]) == 0
+    assert len(server.asked) == len(path.read_text().splitlines()) == 4
+    server.close()
+    capsys.readouterr()
+    replay = [*command, "--out", str(tmp_path / "b"), "--set", "chat=replay", "--set", f"chat.path={path}"]
+    assert run([*replay, "--budget-tokens", "1", "--budget-money", "0.001"]) == 0
+    assert "0 tokens and 0 of money spent in all; calls: 4 done" in capsys.readouterr().out
+    one, other = store.load(tmp_path / "a"), store.load(tmp_path / "b")
+    same = ("summarization", "reasoning", "model", "prompt", "hash")
+    assert [one.columns[name] for name in same] == [other.columns[name] for name in same]

@@ -29,13 +29,12 @@ def sparse_groups(seed: int = 0, met: int = 4, noise: float = 0.5) -> Dataset:
 
 
 class Knower:
-    """Names the group of everybody but user 1 and item 2, and remembers the events it was shown."""
+    """Names the group of everybody but user 1 and item 2, and remembers in which order it was asked."""
 
     label = "knower"
 
     def __init__(self) -> None:
         self.order: list[str] = []
-        self.shown: set[tuple[int, int]] = set()
 
     def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
         self.order.append("items")
@@ -46,7 +45,6 @@ class Knower:
     def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
         self.order.append("users")
         assert [profile.item_row for profile in of_items] == list(range(train.n_items))
-        self.shown |= set(zip(train.user_rows.tolist(), train.item_rows.tolist(), strict=True))
         return [UserProfile(u, "" if u == 1 else f"likes {WORDS[u % GROUPS]}", "", "knower") for u in users.tolist()]
 
     def save(self, folder: Path) -> None:

@@ -50,18 +50,14 @@ def dataset_of(events: Sequence[tuple[int, int, int, str]], n_users: int) -> Dat
 
 
 class Witness:
-    """Says of each user the colour, and remembers the events it was shown."""
+    """Says of each user the colour."""
 
     label = "witness"
-
-    def __init__(self) -> None:
-        self.shown: set[tuple[int, int]] = set()
 
     def item_profiles(self, train: Dataset, items: IntArray) -> list[ItemProfile]:
         return [ItemProfile(int(item), "", "", self.label) for item in items]
 
     def user_profiles(self, train: Dataset, users: IntArray, of_items: Sequence[ItemProfile]) -> list[UserProfile]:
-        self.shown |= set(zip(train.user_rows.tolist(), train.item_rows.tolist(), strict=True))
         return [UserProfile(int(u), f"Likes {COLOURS[colour_of(int(u))]}.", "", self.label) for u in users]
 
     def save(self, folder: Path) -> None:

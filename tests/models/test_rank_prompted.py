@@ -13,8 +13,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from chat_server import recorded
+
 from palate.backbones.nano import Nano, NanoConfig
-from palate.backbones.scripted import Recorder, Replay, ReplayConfig, Scripted
+from palate.backbones.scripted import Replay, ReplayConfig, Scripted
 from palate.core.chat import ChatReply, ChatRequest, Message
 from palate.core.dataset import Dataset
 from palate.core.errors import BudgetError, ConfigError
@@ -222,7 +224,7 @@ def test_chances_of_labels_are_read_where_a_chat_model_tells_them() -> None:
 
 
 def test_a_recorded_run_is_replayed_to_the_bit_and_the_meter_is_the_sum(tmp_path: Path) -> None:
-    recorder = Recorder(Scripted(answers=by_number(lambda number: number % 5)), tmp_path / "said.jsonl")
+    recorder = recorded(Scripted(answers=by_number(lambda number: number % 5)), tmp_path / "said.jsonl")
     config = RankPromptedConfig(answer="text", candidates=4, parallel=1, ledger=None)
     first = RankPrompted(config, retriever=Popularity(), chat=recorder).fit(TRAIN, Run())
     one = first.recommend(ASKED, N)
@@ -231,7 +233,7 @@ def test_a_recorded_run_is_replayed_to_the_bit_and_the_meter_is_the_sum(tmp_path
     other = second.recommend(ASKED, N)
     assert one.item_rows.tobytes() == other.item_rows.tobytes()
     assert one.scores.tobytes() == other.scores.tobytes()
-    asked = [one.n_bytes for one in recorder.inner.asked]  # type: ignore[attr-defined]
+    asked = [one.n_bytes for one in recorder.chat.asked]  # type: ignore[attr-defined]
     assert first.record.usage.read == sum(asked) == second.record.usage.read
 
 

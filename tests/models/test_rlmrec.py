@@ -175,18 +175,13 @@ def test_planted_profiles_help_and_shuffled_ones_do_not(alignment: str) -> None:
     assert shuffled < base + 0.02, told
 
 
-def test_profiles_are_written_items_first_from_the_train_part_and_not_needed_after(tmp_path: Path) -> None:
-    whole = sparse_groups()
-    late = np.zeros(whole.n_interactions, dtype=bool)
-    late[whole.histories.stops - 1] = True
-    train = whole.keeping(~late)
+def test_profiles_are_written_items_first_and_not_needed_after(tmp_path: Path) -> None:
+    """From which events: ``test_what_prompts_show``."""
+    train = sparse_groups()
     fitted = system().fit(train, Run(max_steps=4))
     knower = fitted.annotator
     assert isinstance(knower, Knower)
     assert knower.order == ["items", "users"]
-    held = set(zip(whole.user_rows[late].tolist(), whole.item_rows[late].tolist(), strict=True))
-    assert knower.shown
-    assert not knower.shown & held
     assert fitted.facts["profiles"] == {"users": 239, "items": 79}
     assert fitted.facts["written by"] == "knower"
     before = scores(fitted, everybody(train))
