@@ -158,8 +158,8 @@ def test_anothers_index_ranks_worse_and_without_one_nobody_can_tell(
 @pytest.mark.slow
 def test_letters_follow_the_own_index_and_neither_anothers_nor_none() -> None:
     """Of two lettered titles, the own colour's and another's, about readers with one history: only the index tells.
-    A nano learns it late and in part, with alignment tasks; with half as many epochs, or without them, not at all."""
-    train, epochs = coloured_readers(256), {"training.epochs": 150, "training.judge_every": 150}
+    A nano learns it late and with alignment tasks: after 80 epochs it answers by lot."""
+    train, epochs = coloured_readers(256), {"training.epochs": 250, "training.judge_every": 250}
     made = system(candidates=2, ratio=0.5, **epochs, **{"training.learning_rate": 2e-3}).fit(train, Run())
     rng, users = np.random.default_rng(5), np.tile(np.arange(256), 4)
     colours = np.array([colour_of(int(user)) for user in users])
@@ -175,7 +175,7 @@ def test_letters_follow_the_own_index_and_neither_anothers_nor_none() -> None:
             return float((made._answered(prompts, np.full(len(users), 2))[:, :2].argmax(1) == place).mean())
 
     numbers, spread = made.user_index.numbers, 4 * 0.5 / len(users) ** 0.5
-    assert right(numbers) > 0.5 + spread
+    assert right(numbers) > 0.85
     assert right(np.roll(numbers, 1, axis=0)) < 0.5 + spread / 2, "the next user likes another colour"
     assert abs(right(np.full_like(numbers, -1)) - 0.5) < spread
 
