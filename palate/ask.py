@@ -70,15 +70,19 @@ ROUNDING = 1e-6
 
 
 class Asker:
-    """A run's first seed, ready to answer. ``item_ids`` and ``titles`` are those of the run's catalogue, to which
-    ``add_items`` adds. One thread asks and changes; others may look up ids, titles and ``living`` meanwhile."""
+    """A run's first seed, or the one named, ready to answer. ``item_ids`` and ``titles`` are those of the run's
+    catalogue, to which ``add_items`` adds. One thread asks and changes; others may look up ids, titles and ``living``
+    meanwhile."""
 
-    def __init__(self, run: FittedRun, name: str | None = None) -> None:
+    def __init__(self, run: FittedRun, name: str | None = None, *, seed: int | None = None) -> None:
         if run.row.ability != "Recommender":
             raise MisuseError(f"{run.name} is a {run.plan.system}, which predicts ratings and recommends nothing")
+        seed = run.plan.seeds[0] if seed is None else seed
+        if seed not in run.plan.seeds:
+            raise MisuseError(f"{run.name} has no seed {seed}; its seeds are {', '.join(map(str, run.plan.seeds))}")
         self.run = run
         self.name = name or run.name
-        self.system: Recommender = run.system(run.plan.seeds[0], verify=False)
+        self.system: Recommender = run.system(seed, verify=False)
         self.item_ids: list[str] = []
         self.titles: list[str] = []
         self.row_of: dict[str, int] = {}

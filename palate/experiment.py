@@ -53,7 +53,7 @@ def make_plan(
     """
     if seeds < 1:
         raise MisuseError(f"--seeds {seeds}: fit at least once")
-    base = system(name).config(preset)
+    base = system(name).config(preset, settings, data)
     if start is not None:
         base = _continued_config(name, preset, start)
     config = override(base, settings or {}, where=name)

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import isfunction
+from inspect import isfunction, signature
 from typing import Any, Literal, get_type_hints
 
-from palate.core.config import Config, Part, configure, override
+from palate.core.config import Config, Part, configure, nest, override
 from palate.core.errors import ConfigError, nearest
 from palate.core.protocols import Continues, Recommender
 
@@ -57,13 +57,19 @@ class System:
         module, _, name = self.path.partition(":")
         return getattr(import_module(module), name)
 
-    def config(self, preset: str | None = None) -> Config:
-        """The default settings, or those of a named preset."""
+    def config(self, preset: str | None = None, settings: Mapping[str, Any] | None = None, data: str = "") -> Config:
+        """The default settings, or those of a named preset. A preset that differs by another setting or by the
+        data set has a parameter of that name, such as ``graph`` or ``data``: it hears what ``settings`` say of it, if
+        anything, and which ``data`` are learnt from."""
         if preset is None:
             return default_settings(self.kind)
         if preset not in self.presets:
             raise ConfigError(f"{self.name} has no preset '{preset}'{nearest(preset, (*self.presets, 'default'))}")
-        return getattr(import_module(self.path.partition(":")[0]), preset)()
+        made = getattr(import_module(self.path.partition(":")[0]), preset)
+        asked = {field: _name_of(value) for field, value in nest(settings or {}).items()} | {"data": data or None}
+        told = {field: asked[field] for field in signature(made).parameters if asked.get(field) is not None}
+        config: Config = made(**told)
+        return config
 
     @property
     def continues(self) -> bool:
@@ -276,6 +282,11 @@ def able(ability: Literal["Recommender", "RatingPredictor"]) -> tuple[System, ..
     return tuple(row for row in TABLE if row.ability == ability)
 
 
+def _name_of(value: Any) -> Any:
+    """Of the component that a setting names, None where it names none; any other value as it is."""
+    return value.get("name") if isinstance(value, Mapping) else value
+
+
 def default_settings(kind: type) -> Config:
     """A class that takes parts names its settings; any other says them when it is made."""
     return kind.config_type() if hasattr(kind, "config_type") else kind().config
@@ -419,7 +430,7 @@ def _settings_of(kind: type[Config], settings: Mapping[str, Any], where: str) ->
 def build(name: str, settings: Mapping[str, Any] | None = None, preset: str | None = None) -> Recommender:
     """An unfitted system: its default or preset settings with ``settings`` on top (keys may be dotted)."""
     row = system(name)
-    config = override(row.config(preset), settings or {}, where=name)
+    config = override(row.config(preset, settings), settings or {}, where=name)
     found: Recommender = _made(row.kind, config, name)
     return found
 

@@ -111,12 +111,14 @@ class Task:
     max_tokens: int = 400
     typical_tokens: int = 90
     temperature: float = 0.0
+    top_p: float = 1.0
 
     @property
     def prompt(self) -> str:
         """Name, version and hash of everything that is the same for all rows."""
         fixed = [self.instruction, GUARD, json.dumps(schema_of(self.record), sort_keys=True), str(self.temperature)]
-        digest = hashlib.blake2b("\0".join([*fixed, str(self.max_tokens)]).encode(), digest_size=6).hexdigest()
+        fixed += [str(self.max_tokens), *([f"top_p {self.top_p}"] if self.top_p < 1 else [])]
+        digest = hashlib.blake2b("\0".join(fixed).encode(), digest_size=6).hexdigest()
         return f"{self.name}/{self.version} {digest}"
 
     def request(self, row: Row) -> ChatRequest:
@@ -124,7 +126,7 @@ class Task:
         told = json.dumps(row.fields, ensure_ascii=False, indent=1).replace("<", "\\u003c")
         return ChatRequest.of(
             f"<data>\n{told}\n</data>", f"{self.instruction}\n{GUARD}",
-            max_tokens=self.max_tokens, temperature=self.temperature,
+            max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p,
         )  # fmt: skip
 
 
@@ -150,7 +152,7 @@ TASKS: dict[str, Task] = {
             "eight instructions that this person would give to a search: what to find, and what to avoid. Each is a "
             "sentence of its own, short and general enough to fit several items. Name no item and no brand, and say "
             "nothing of price or delivery.",
-            StepPreferencesWords, 512, 120, 0.6,
+            StepPreferencesWords, 512, 120, 0.6, 0.9,  # as Mender's authors sample
         ),
         # RLMRec, section 3.2 and appendix: items first, users from the profiles of their items.
         Task(
@@ -173,7 +175,7 @@ TASKS: dict[str, Task] = {
             "choice", 1,
             "From what a person has met, choose among the candidates the one that the person would like most (best) "
             "and the one that the person would like least (worst). Answer with their indices, which differ.",
-            ChoiceWords, 60, 12, 0.6,
+            ChoiceWords, 60, 12, 0.6, 0.1,
         ),
     )
 }  # fmt: skip
@@ -194,7 +196,7 @@ _OF_NAMES: dict[str, Task] = {
             "user-traits", 1,
             "Describe a person from what the person has met: a short text for each of the traits asked for. Where the "
             "list does not tell, make an educated guess.",
-            Words, 400, 60, 0.8,
+            Words, 400, 60, 0.8, 0.1,
         ),
     )
 }  # fmt: skip

@@ -106,6 +106,8 @@ class ChatEndpoint:
             "temperature": request.temperature,
             self.config.limit_name: request.max_tokens,
         }
+        if request.top_p < 1:
+            asked["top_p"] = request.top_p
         if request.seed is not None:
             asked["seed"] = request.seed
         if request.stop:

@@ -154,7 +154,7 @@ class HubChat:
                 torch.manual_seed(request.seed)
             out = model.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=request.max_tokens, do_sample=sampled,
-                **({"temperature": request.temperature, "top_k": 0, "top_p": 1.0} if sampled else {}),
+                **({"temperature": request.temperature, "top_k": 0, "top_p": request.top_p} if sampled else {}),
                 pad_token_id=hub.tokenizer.pad, return_dict_in_generate=True,
                 output_logits=bool(request.alternatives), stopping_criteria=_stops(hub, prompt, request),
             )  # fmt: skip

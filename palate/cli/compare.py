@@ -35,7 +35,7 @@ def compare(
         Write figures and comparisons to this file (schema palate.report/1).
     plot
         Draw the comparison into this .png or .svg; compare.png (compare-SLICE.png) beside the first run when not
-        given, and nothing for preference-axes, of which it would show the first axis alone.
+        given. Of preference-axes it has a panel for each of the five axes.
     """
     from dataclasses import replace
 
@@ -44,7 +44,6 @@ def compare(
     from palate.core.errors import MisuseError
     from palate.evaluation.comparison import compare as paired
     from palate.evaluation.plot import draw_leaderboard
-    from palate.evaluation.protocols import PreferenceAxes
     from palate.evaluation.slices import of_slice
     from palate.runs import FittedRun
 
@@ -58,8 +57,6 @@ def compare(
         reports = [of_slice(report, part) for report in reports]
     comparisons = paired(reports)
     show(reports, comparisons, json=json)
-    if isinstance(chosen, PreferenceAxes) and plot is None:
-        return  # one axis would be drawn as if it were the result
     plot = plot or runs[0].parent / (f"compare-{part}.png" if part else "compare.png")
     draw_leaderboard(reports, plot, comparisons)
     print(f"plot → {plot}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
+    from palate.core.report import Interval
     from palate.data.world import World
     from palate.evaluation.doubts import Doubts
     from palate.runs import FittedRun
@@ -26,8 +28,8 @@ def doubts(
     out: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Show the training events that the system of RUN's first seed mistrusts most: clicks by mistake, or what fits
-    nobody else. On the world, where noise was planted, also how much of it is among them, beside what oracles find.
+    """Show the training events that RUN mistrusts most, by their mean loss over its seeds: clicks by mistake, or what
+    fits nobody else. On the world, where noise was planted, also how much of it each seed finds, beside oracles.
 
     Parameters
     ----------
@@ -36,7 +38,8 @@ def doubts(
     n
         How many events are shown.
     out
-        A Parquet file for all of them: user, item, title, loss, and on the world noise.
+        A Parquet file for all of them: user, item, title, loss (of several seeds the mean, and that of each beside
+        it), and on the world noise.
     as_json
         Print JSON instead.
     """
@@ -48,20 +51,23 @@ def doubts(
     if n < 1:
         raise MisuseError(f"--n {n}: show at least one event")
     fitted = FittedRun.open(run)
+    seeds = fitted.plan.seeds
     table, truth = mistrusted(fitted)
-    found = {} if truth is None else judged(table, truth)
+    found = {} if truth is None else judged(table, truth, fitted)
+    shown = table.drop("user_row", "item_row", *(of_seed(seeds) if len(seeds) == 1 else []))
     if out is not None:
-        write(table.drop("user_row", "item_row"), out)
-    worst = table.drop("user_row", "item_row").head(n)
+        write(shown, out)
+    worst = shown.drop(of_seed(seeds), strict=False).head(n)
     if as_json:
         noise = {who: {**asdict(one), "chance": one.chance} for who, one in found.items()}
         marks = ["simulated"] if fitted.facts["data"].get("simulated") else []
-        head = {"seed": fitted.plan.seeds[0], "marks": marks, "events": table.height, "noise": noise}
+        head = {"seeds": list(seeds), "marks": marks, "events": table.height, "noise": noise}
         print(json.dumps({**head, "worst": worst.to_dicts()}, indent=2))
         return
-    print(f"{fitted.name}, seed {fitted.plan.seeds[0]}, remembers a loss of {table.height:,} training events\n")
+    who = f"seed {seeds[0]}," if len(seeds) == 1 else f"{len(seeds)} seeds, the mean of which"
+    print(f"{fitted.name}, {who} remembers a loss of {table.height:,} training events\n")
     if found:
-        print(told(found))
+        print(told(found, seeds))
     print("Those that agree least with the rest:")
     for row in worst.iter_rows(named=True):
         print(
@@ -71,9 +77,15 @@ def doubts(
         print(f"all of them → {out}")
 
 
+def of_seed(seeds: Sequence[int]) -> list[str]:
+    """The columns of the losses of each seed."""
+    return [f"loss of seed {seed}" for seed in seeds]
+
+
 def mistrusted(fitted: FittedRun) -> tuple[pl.DataFrame, World | None]:
-    """user_row, item_row, user, item, title and loss of each training event whose loss is known, worst first; on the
-    world also ``noise``, and the world. Raises ``MisuseError`` for a system that remembers none."""
+    """user_row, item_row, user, item, title, mean loss and loss of each seed of every training event whose loss all
+    seeds know, worst first; on the world also ``noise``, and the world. Raises ``MisuseError`` for a system that
+    remembers none."""
     import numpy as np
     import polars as pl
 
@@ -81,14 +93,18 @@ def mistrusted(fitted: FittedRun) -> tuple[pl.DataFrame, World | None]:
     from palate.core.protocols import RemembersLosses
     from palate.data.world import planted
 
-    system: Any = fitted.system(fitted.plan.seeds[0])
-    if not isinstance(system, RemembersLosses):
-        raise MisuseError(f"{fitted.name} is a {fitted.plan.system}, which remembers no losses of events; llmrec does")
-    users, items, losses = system.edge_losses()
+    found: dict[str, np.ndarray] = {}
+    for seed, column in zip(fitted.plan.seeds, of_seed(fitted.plan.seeds), strict=True):
+        system: Any = fitted.system(seed)
+        if not isinstance(system, RemembersLosses):
+            what = f"{fitted.name} is a {fitted.plan.system}, which remembers no losses of events"
+            raise MisuseError(f"{what}; llmrec does")
+        users, items, found[column] = system.edge_losses()  # of one train part, so the events are the same
+    losses = np.mean(list(found.values()), axis=0)
     titles = pl.Series("title", fitted.dataset.titles)
     columns: dict[str, Any] = {
         "user_row": users, "item_row": items, "user": fitted.users["user"].gather(users),
-        "item": fitted.items["item"].gather(items), "title": titles.gather(items), "loss": losses,
+        "item": fitted.items["item"].gather(items), "title": titles.gather(items), "loss": losses, **found,
     }  # fmt: skip
     truth = planted(fitted.dataset)
     if truth is not None:
@@ -99,18 +115,22 @@ def mistrusted(fitted: FittedRun) -> tuple[pl.DataFrame, World | None]:
     return known.sort("loss", descending=True, maintain_order=True), truth
 
 
-def judged(table: pl.DataFrame, truth: World) -> dict[str, Doubts]:
-    """Against the planted noise: the run, and oracles as its guides, one of which knows all but what follows what. A
-    signal that was destroyed as a control is nothing that an oracle could go by."""
+def judged(table: pl.DataFrame, truth: World, fitted: FittedRun) -> dict[str, Doubts]:
+    """Against the planted noise: the run, the mean loss of its seeds, and oracles as its guides, one of which knows all
+    but what follows what. A signal that was destroyed as a control is nothing that an oracle could go by."""
     import numpy as np
 
     from palate.data.world.oracle import ALL, noise_chances
     from palate.evaluation.doubts import doubts as measured
+    from palate.evaluation.uncertainty import run_number
 
     users, items, noise = (table[name].to_numpy() for name in ("user_row", "item_row", "noise"))
     if noise.all() or not noise.any():
         return {}
-    found = {"this run": measured(users, table["loss"].to_numpy(), noise)}
+    losses = table.select(of_seed(fitted.plan.seeds)).to_numpy().T
+    found = {"this run": measured(users, losses, noise, run=run_number(fitted.name))}
+    if len(losses) > 1:
+        found["by the mean loss of its seeds"] = measured(users, table["loss"].to_numpy(), noise)
     events, planted = truth.dataset, [name for name in ALL if name != truth.config.shuffled]
     keys = events.user_rows.astype(np.int64) * events.n_items + events.item_rows
     asked = users.astype(np.int64) * events.n_items + items
@@ -124,17 +144,27 @@ def judged(table: pl.DataFrame, truth: World) -> dict[str, Doubts]:
     return found
 
 
-def told(found: Mapping[str, Doubts]) -> str:
-    one = next(iter(found.values()))
+def told(found: Mapping[str, Doubts], seeds: Sequence[int]) -> str:
+    one = found["this run"]
     lines = [
         f"planted noise (simulated): {one.noise:,} of {one.events:,} events; its share among as many events of largest "
         f"loss, where chance gives {one.chance:.3f}:"
     ]
+    own = "this run" if len(seeds) == 1 else f"this run, mean of {len(seeds)} seeds"
     for who, by in found.items():
-        lines.append(f"  {who:<36} {by.largest.value:.3f} [{by.largest.low:.3f}, {by.largest.high:.3f}]")
-    least = one.smallest
-    lines.append(f"  {'this run, smallest loss':<36} {least.value:.3f} [{least.low:.3f}, {least.high:.3f}]")
-    return "\n".join(lines) + "\n"
+        lines.append(_line(own if who == "this run" else who, by.largest))
+        if who == "this run" and len(seeds) > 1:
+            lines += [
+                f"    {f'seed {seed}':<34} {share:.3f}"
+                for seed, share in zip(seeds, by.largest_by_seed, strict=True)
+            ]  # fmt: skip
+    lines.append(_line(f"{own}, smallest loss", one.smallest))
+    spans = "users and seeds" if len(seeds) > 1 else "users; one seed says nothing about the luck of training"
+    return "\n".join([*lines, f"  [95 % interval over {spans}]"]) + "\n"
+
+
+def _line(who: str, span: Interval) -> str:
+    return f"  {who:<36} {span.value:.3f} [{span.low:.3f}, {span.high:.3f}]"
 
 
 def write(table: pl.DataFrame, out: Path) -> None:

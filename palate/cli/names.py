@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ def names(
     *,
     find: tuple[str, ...] = (),
     encoder: str | None = None,
+    seed: int | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Show how RUN names its items: use, balance and collisions of the names, and items that begin alike. Of a system
@@ -39,6 +41,8 @@ def names(
     encoder
         What makes the vectors that the names are compared with, such as auto or tf-idf; the tokenizer's own by default,
         and none where it has none.
+    seed
+        Which seed of RUN names; the first when not given, and of a user index all of them, with their mean.
     as_json
         Print JSON instead.
     """
@@ -49,11 +53,15 @@ def names(
     from palate.runs import FittedRun
 
     fitted = FittedRun.open(run)
-    asker = Asker(fitted)
+    asker = Asker(fitted, seed=seed)
     parts = getattr(asker.system, "parts", {})
     if "user_index" in parts:
-        told = index_health(fitted, parts["user_index"])
-        print(json.dumps(asdict(told), indent=2) if as_json else f"{fitted.name} {told.table()}")
+        first, *others = fitted.plan.seeds if seed is None else (seed,)
+        indexes = {first: parts["user_index"]}
+        for other in others:
+            system: Any = fitted.system(other)
+            indexes[other] = system.parts["user_index"]
+        show_indexes(fitted, indexes, as_json=as_json)
         return
     tokenizer: ItemTokenizer | None = parts.get("tokenizer")
     if tokenizer is None:
@@ -71,6 +79,26 @@ def names(
         print("Items that begin alike, of the largest groups:")
         for token, rows in families(tokenizer):
             print(f"  {token:<12} {' · '.join(asker.titles[row] for row in rows[:SHOWN])}  ({len(rows)} in all)")
+
+
+def show_indexes(fitted: FittedRun, indexes: Mapping[int, UserTokenizer], *, as_json: bool) -> None:
+    """Each seed's user index and, of several on the world, how far they stand above a random one on average."""
+    from dataclasses import asdict
+
+    from palate.evaluation.agreement import over_seeds
+
+    health = {seed: index_health(fitted, index) for seed, index in indexes.items()}
+    alike = zip(*(one.planted_tastes for one in health.values()), strict=True)
+    means = [over_seeds([one.above for one in depth]) for depth in alike] if len(health) > 1 else []
+    if as_json:
+        told = [{"seed": seed, **asdict(one)} for seed, one in health.items()]
+        print(json.dumps({"seeds": told, "mean above a random index": [asdict(one) for one in means]}, indent=2))
+        return
+    for seed, one in health.items():
+        print(f"{fitted.name}{f', seed {seed},' if len(fitted.plan.seeds) > 1 else ''} {one.table()}")
+    for depth, mean in enumerate(means, start=1):
+        span = f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}], over users and seeds"
+        print(f"mean of {len(health)} seeds, grouped by {depth} code{'s' * (depth > 1)}: above a random index {span}")
 
 
 def index_health(fitted: FittedRun, index: UserTokenizer) -> IndexHealth:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from palate.core.errors import ConfigError
+
 Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "length", "tools", "refused"]
 
@@ -50,6 +52,7 @@ class ChatRequest:
     schema        the JSON schema that the answer's text must follow; None = free text
     stop          texts at which it ends, not part of the answer
     temperature   0 = the likeliest token, always
+    top_p         of the tokens the likeliest that together have so much, in (0, 1], are drawn from; 1 = all
     max_tokens    the longest answer
     alternatives  how many of the likeliest first tokens are told with their log-probabilities
     """
@@ -62,6 +65,11 @@ class ChatRequest:
     max_tokens: int = 512
     seed: int | None = 0
     alternatives: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is a share above 0 and at most 1, not {self.top_p}")
 
     @classmethod
     def of(cls, user: str, system: str = "", **more: Any) -> ChatRequest:
@@ -71,8 +79,12 @@ class ChatRequest:
 
     @cached_property
     def hash(self) -> str:
-        """Equal exactly when the same is asked in the same way."""
-        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=16).hexdigest()
+        """Equal exactly when the same is asked in the same way. Without a ``top_p`` it is that of requests before there
+        was one, so that answers kept since are found."""
+        asked = asdict(self)
+        if self.top_p == 1:
+            del asked["top_p"]
+        return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
     def n_bytes(self) -> int:

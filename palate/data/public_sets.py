@@ -17,11 +17,13 @@ class Remote:
 
 @dataclass(frozen=True)
 class Source:
-    """A public data set: the folder its files lie in and how to get them, or ``why_not``."""
+    """A public data set: the folder its files lie in and how to get them, or ``why_not``; who reads it where another
+    set lies in the same folder, as ``module:function`` of the loaders."""
 
     folder: str
     remotes: tuple[Remote, ...] = ()
     why_not: str = "its publisher asks to fetch it by hand"
+    loader: str = ""
 
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
@@ -43,6 +45,11 @@ SOURCES: Mapping[str, Source] = {
     # URLs and checksums of 100K, latest-small, 1M, 20M and 25M: tensorflow/datasets, url_checksums/movielens.txt.
     "ml-100k": _movielens(
         "ml-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
+    ),
+    "ml-100k-plots": Source(
+        "ml-100k", loader="movielens:ml_100k_plots",
+        why_not="needs omdb_metadata.jsonl, one OMDb record a line (see data/ml-100k of "
+        "vectorsss/movielens_100k_1m_extension), beside the files of ml-100k",
     ),
     # GroupLens replaces latest-small now and then, so no checksum is asked of it.
     "ml-latest-small": _movielens("ml-latest-small"),

@@ -103,10 +103,14 @@ def loader_of(folder: Path) -> Loader | None:
         if all(any(fnmatch(name, pattern) for name in names) for pattern in patterns):
             if loader == "movielens:ml_1m" and _is_movietweetings(folder):
                 loader = "movietweetings:movietweetings"
-            module, _, function = loader.partition(":")
-            found: Loader = getattr(import_module(f"palate.data.loaders.{module}"), function)
-            return found
+            return _loader(loader)
     return None
+
+
+def _loader(name: str) -> Loader:
+    module, _, function = name.partition(":")
+    found: Loader = getattr(import_module(f"palate.data.loaders.{module}"), function)
+    return found
 
 
 def _is_movietweetings(folder: Path) -> bool:
@@ -123,7 +127,8 @@ def _read(folder: Path, name: str, reading: Reading) -> Dataset:
 
     if is_folder(folder):
         return _again(read_folder(folder), reading)
-    loader = loader_of(folder)
+    source = SOURCES.get(name)
+    loader = _loader(source.loader) if source and source.loader else loader_of(folder)
     if loader is None:
         files = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DataError(f"{folder} has no layout that is known (it holds {files}); give one file of events instead")

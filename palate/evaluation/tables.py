@@ -76,14 +76,19 @@ def of_axes(reports: Sequence[Report]) -> bool:
     return any("/" in name for report in reports for name in report.metrics)
 
 
+def axis_metric(reports: Sequence[Report], at: str = "recall@10") -> str:
+    """The one metric of all axes that is shown: ``at`` where it was measured, else the first that was."""
+    known = [_inner(name) for name in reports[0].metrics]
+    return at if at in known else known[0]
+
+
 def axes_tables(reports: Sequence[Report], comparisons: Comparisons | None = None, *, at: str = "recall@10") -> Group:
     """For each run one row an axis: with words, what they gain, without, with another's, and the marked oracle."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    known = [_inner(name) for name in reports[0].metrics]
-    shown = at if at in known else known[0]
+    shown = axis_metric(reports, at)
     parts: list[RenderableType] = [Text(headline(reports), "bold"), Text("")]
     for report in reports:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))

@@ -74,6 +74,13 @@ def test_what_is_asked_and_what_comes_back(server: ChatServer) -> None:
     assert server.asked[1]["messages"][3] == {"role": "tool", "content": "none", "tool_call_id": "call-1"}
 
 
+def test_a_share_of_the_tokens_is_named_where_one_is_asked_for(server: ChatServer) -> None:
+    model(server).reply(ChatRequest.of("?", temperature=0.6, top_p=0.1))
+    model(server).reply(ChatRequest.of("?", temperature=0.6))
+    assert server.asked[0]["top_p"] == 0.1
+    assert "top_p" not in server.asked[1]
+
+
 def test_a_broken_tool_call_is_kept_as_it_came(server: ChatServer) -> None:
     server.script = [calls('{"what": ', "look")]
     [call] = model(server).reply(ChatRequest.of("?", tools=(LOOK,))).message.tool_calls

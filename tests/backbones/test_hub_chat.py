@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_sampling_follows_the_seed_and_stops_where_told(tmp_path: Path) -> None:
     assert cut.text == hot[0][: hot[0].index(word)].strip()
     assert cut.finish == "stop"
     assert cut.usage.written < 8
+
+
+def test_of_the_smallest_share_of_tokens_only_the_likeliest_is_left(tmp_path: Path) -> None:
+    causal(tmp_path / "m")
+    model = chat(tmp_path / "m")
+    likeliest = model.reply(ChatRequest.of("a red sea", max_tokens=8)).text
+    hot = [ChatRequest.of("a red sea", temperature=2.0, seed=s, max_tokens=8) for s in range(4)]
+    assert any(model.reply(request).text != likeliest for request in hot)
+    assert all(model.reply(replace(request, top_p=1e-6)).text == likeliest for request in hot)
 
 
 def test_the_models_own_template_is_used(tmp_path: Path) -> None:

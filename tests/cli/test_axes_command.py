@@ -33,5 +33,14 @@ def test_axes_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "NOT a serving condition" in said
     made = json.loads((tmp_path / "out.json").read_text())
     assert made["runs"][0]["metrics"]["coarse-steering/recall@10"]["value"] > 0.9
+    command = ["fit", "text-cosine", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "again"), "--quiet"]
+    assert run([*command, "--preset", "tiny"]) == 0
+    runs = [str(tmp_path / "text-cosine"), str(tmp_path / "again")]
+    assert run(["compare", *runs, *ask, "--plot", str(tmp_path / "axes.svg")]) == 0
+    drawn = (tmp_path / "axes.svg").read_text()
+    assert all(f"<!-- {title} -->" in drawn for title in ("Recommendation", "Coarse steering", "History consolidation"))
+    assert run(["compare", *runs, *ask]) == 0
+    assert (tmp_path / "compare.png").is_file()
+    capsys.readouterr()
     assert run(["evaluate", str(tmp_path / "popularity"), *ask]) == 2
     assert "reads no words" in capsys.readouterr().err

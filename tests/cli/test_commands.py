@@ -399,6 +399,23 @@ def test_doubts_shows_which_events_are_mistrusted_and_on_the_world_whether_they_
     assert (oracle["events"], oracle["noise"]) == (every.height, noise["this run"]["noise"]), "about the same events"
     assert oracle["largest"]["value"] > noise["this run"]["largest"]["value"]
     assert [one["title"] for one in told["worst"]] == every["title"].head(3).to_list()
+    assert "luck of training" in shown.stdout
+    two = ["--preset", "tiny", "--set", "training.epochs=6", "--seeds", "2", "--quiet"]
+    assert palate("fit", "llmrec", "--data", "world-test", *two, "--out", "two", cwd=tmp_path).returncode == 0
+    shown = palate("doubts", "two", "--out", "both.parquet", cwd=tmp_path)
+    both = pl.read_parquet(tmp_path / "both.parquet")
+    assert both.columns == ["user", "item", "title", "loss", "loss of seed 0", "loss of seed 1", "noise"]
+    of_seeds = both.select("loss of seed 0", "loss of seed 1").to_numpy()
+    assert (of_seeds[:, 0] != of_seeds[:, 1]).any()
+    assert both["loss"].to_numpy() == pytest.approx(of_seeds.mean(1))
+    told = json.loads(palate("doubts", "two", "--json", cwd=tmp_path).stdout)
+    assert told["seeds"] == [0, 1]
+    taken = told["noise"]["this run"]["noise"]
+    found = [float(both.sort(name, descending=True)["noise"].head(taken).mean()) for name in both.columns[4:6]]
+    assert told["noise"]["this run"]["largest_by_seed"] == pytest.approx(found)
+    assert told["noise"]["this run"]["largest"]["value"] == pytest.approx(sum(found) / 2)
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert ["seed", "1", f"{found[1]:.3f}"] in lines
     none = palate("doubts", place / "ease", cwd=tmp_path)
     assert none.returncode == 2
     assert "remembers no losses" in none.stderr

@@ -227,6 +227,58 @@ def test_movielens_100k(read: Callable[..., Dataset]) -> None:
     assert dataset.users["zip code"].to_list() == ["00000", "T8H1N"]
 
 
+OMDB = lines(
+    {"movie_id": 2, "Title": "B", "Plot": "A ship sinks.", "Director": "Ann", "Country": "N/A", "Language": "English"},
+    {"movie_id": 1, "Title": "A", "Plot": "N/A", "Director": "", "Country": "USA", "Language": None},
+)
+
+
+@pytest.fixture
+def read_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Dataset]:
+    """Reads files as the set of that name, by its name."""
+    monkeypatch.setenv("PALATE_DATA", str(tmp_path))
+    monkeypatch.setenv("PALATE_CACHE", str(tmp_path / "cache"))
+
+    def reading(files: Files, packed: bool = False, name: str = "ml-100k-plots", **options: object) -> Dataset:
+        return load(put(tmp_path / "ml-100k", files, packed=packed) and name, **options)
+
+    return reading
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_movielens_100k_with_plots_is_a_set_of_its_own(read_plots: Callable[..., Dataset], packed: bool) -> None:
+    dataset = read_plots({**ML_100K, "omdb_metadata.jsonl": OMDB}, packed)
+    assert dataset.name == "ml-100k-plots"
+    assert dataset.items["text"].to_list() == [
+        "A (1990). Action.",
+        "B. Adventure, Western. Released 1991. A ship sinks.",
+    ]
+    assert dataset.items["plot"].to_list() == [None, "A ship sinks."]
+    assert dataset.items["director"].to_list() == [None, "Ann"]
+    assert dataset.items["country"].to_list() == ["USA", None]
+    assert "CC BY-NC" in dataset.about.licence
+    plain = read_plots(ML_100K, name="ml-100k")
+    assert seen(dataset) == seen(plain)
+    assert plain.items["text"].to_list() == ["A (1990). Action.", "B. Adventure, Western. Released 1991."]
+    assert "plot" not in plain.items.columns, "figures of ml-100k stay what they were"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, r"no file 'omdb_metadata\.jsonl'"),
+        ({"omdb_metadata.jsonl": OMDB + OMDB}, r"omdb_metadata\.jsonl has two records of movie_id"),
+        ({"omdb_metadata.jsonl": lines({"Plot": "x"})}, r"line 1, column 'movie_id': found 'nothing'"),
+    ],
+)
+def test_plots_that_cannot_be_read_are_one_sentence(
+    read_plots: Callable[..., Dataset], files: Files, said: str
+) -> None:
+    with pytest.raises(DataError, match=said) as problem:
+        read_plots({**ML_100K, **files})
+    assert "\n" not in str(problem.value)
+
+
 def test_movielens_1m(read: Callable[..., Dataset]) -> None:
     dataset = read(ML_1M)
     assert seen(dataset) == [("1", "1", 10_000), ("1", "2", 20_000)]

@@ -65,6 +65,17 @@ def test_movielens_100k_in_detail(real: Real) -> None:
     assert len({line[3] for line in own}) < len(own), "this user has ties, so the order of the file decides"
 
 
+def test_movielens_100k_with_plots(real: Real) -> None:
+    real("ml-100k")
+    plain, dataset = load("ml-100k"), load("ml-100k-plots")
+    assert dataset.interactions.equals(plain.interactions)
+    assert dataset.items["plot"].is_not_null().sum() == 1_671
+    assert dataset.items["text"][1].startswith(plain.items["text"][1] + " Years after a friend and fellow 00 agent")
+    without = dataset.items["plot"].is_null()
+    assert dataset.items["text"].filter(without).equals(plain.items["text"].filter(without))
+    assert dataset.items["director"][0] == "John Lasseter"
+
+
 def test_beauty_with_days_is_beauty_numbered_anew(real: Real) -> None:
     real("amazon-2014-beauty")
     plain, days = load("amazon-2014-beauty"), load("amazon-2014-beauty-days")

@@ -7,8 +7,9 @@ import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
 from palate.core.errors import DataError
+from palate.core.report import Interval
 from palate.data.world import planted, world
-from palate.evaluation.agreement import agreement, information
+from palate.evaluation.agreement import agreement, information, over_seeds
 
 
 def test_with_one_taste_each_it_is_the_usual_figure() -> None:
@@ -34,6 +35,16 @@ def test_only_groups_that_know_stand_above_a_random_index() -> None:
     assert information(np.zeros(150, dtype=int), tastes) == 0
     with pytest.raises(DataError, match="at least two of each"):
         agreement(np.zeros(1, dtype=int), tastes[:1])
+
+
+def test_the_mean_of_seeds_holds_the_spread_over_users_and_over_seeds() -> None:
+    alike = over_seeds([Interval(0.1, 0.07, 0.13, 9), Interval(0.1, 0.05, 0.15, 9)])
+    assert (alike.value, alike.low, alike.high, alike.n) == pytest.approx((0.1, 0.06, 0.14, 9))
+    apart = over_seeds([Interval(0.0, -0.03, 0.03, 9), Interval(0.2, 0.17, 0.23, 9)])
+    assert apart.value == pytest.approx(0.1)
+    assert apart.high - apart.value == pytest.approx(np.hypot(0.03, 1.96 * np.sqrt(0.02) / np.sqrt(2)))
+    one = Interval(0.1, 0.07, 0.13, 9)
+    assert (over_seeds([one]).low, over_seeds([one]).high) == pytest.approx((one.low, one.high))
 
 
 def test_the_truth_of_a_world_is_found_again() -> None:

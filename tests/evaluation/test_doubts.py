@@ -43,6 +43,23 @@ def test_losses_that_are_all_alike_share_their_places() -> None:
     assert half.largest.value == pytest.approx((10 + 10 * 10 / 190) / 20), "ten for sure, ten drawn among the rest"
 
 
+def test_seeds_rank_by_themselves_and_their_luck_widens_the_interval() -> None:
+    rng = np.random.default_rng(1)
+    users, noise = np.repeat(np.arange(200), 10), rng.random(2000) < 0.1
+    knowing, blind = noise + rng.normal(0, 0.2, 2000), rng.random(2000)
+    alone = [doubts(users, losses, noise) for losses in (knowing, blind)]
+    both = doubts(users, [knowing, blind], noise)
+    assert both.largest_by_seed == tuple(one.largest.value for one in alone)
+    assert both.largest.value == pytest.approx(np.mean(both.largest_by_seed))
+    assert both.smallest.value == pytest.approx(np.mean([one.smallest.value for one in alone]))
+    assert both.largest.high - both.largest.low > 2 * max(one.largest.high - one.largest.low for one in alone)
+    twice = doubts(users, [knowing, knowing], noise)
+    assert (twice.largest.low, twice.largest.high) == pytest.approx((alone[0].largest.low, alone[0].largest.high))
+    missing = knowing.copy()
+    missing[:10] = np.nan
+    assert doubts(users, [missing, blind], noise).events == 1990, "known in every seed, or left out"
+
+
 @pytest.mark.parametrize("noise", [[False, False], [True, True]])
 def test_without_noise_or_without_others_there_is_nothing_to_find(noise: list[bool]) -> None:
     with pytest.raises(DataError, match="both noise and others"):

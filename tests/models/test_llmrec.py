@@ -18,6 +18,7 @@ from palate.annotation.extractive import Extractive
 from palate.backbones.scripted import Scripted
 from palate.backbones.tf_idf import TfIdf
 from palate.core import store
+from palate.core.annotations import Choice
 from palate.core.chat import ChatRequest
 from palate.core.config import Part, override
 from palate.core.dataset import Dataset
@@ -182,6 +183,7 @@ def test_without_scales_it_is_lightgcn_and_with_rows_the_published_encoder() -> 
 
 
 def test_fusion_by_hand_and_features_ten_times_as_large_change_nothing() -> None:
+    """Before anything is learnt: the maps have biases, which begin at 0 and do not grow with the features."""
     train = sparse_groups()
     _, network, ground = begun(train, profile_scale=0.7, text_scale=0.2, attribute_scale=0.3)
     network.eval()
@@ -269,6 +271,55 @@ def test_noise_has_large_losses_and_small_loss_pruning_leaves_it_out() -> None:
         noisy[prune] = float(wrong[worst].mean())
     assert noisy["small_loss"] > 0.6, noisy
     assert noisy["small_loss"] > noisy["published"], noisy
+
+
+class Flipper(Helper):
+    """Takes what is liked for what is not, of every third user."""
+
+    def choices(self, train: Dataset, users: Any, offered: Any) -> list[Choice]:
+        return [
+            replace(one, liked=one.disliked, disliked=one.liked) if one.user_row % 3 == 0 else one
+            for one in super().choices(train, users, offered)
+        ]
+
+
+def share_kept(prune: str, monkeypatch: pytest.MonkeyPatch) -> tuple[float, float]:
+    """Of the flipped pairs and of the true ones that were drawn after the fifth epoch, the share that stayed. Pairs
+    whose liked item is of the user's group are true; flipped, it is the disliked one that is."""
+    seen: list[np.ndarray] = []
+    trusted = Network.trusted
+
+    def watched(network: Network, triplets: Any, losses: torch.Tensor) -> torch.Tensor:
+        warm = int(network.steps) // network.steps_an_epoch >= 5
+        stay = trusted(network, triplets, losses)
+        rows = len(triplets.batch) + torch.arange(len(triplets.chosen_users))
+        if warm:
+            group = triplets.chosen_users % GROUPS
+            true, flipped = triplets.liked % GROUPS == group, triplets.disliked % GROUPS == group
+            seen.append(torch.stack([true, flipped, torch.isin(rows, stay)], 1).numpy())
+        return stay
+
+    monkeypatch.setattr(Network, "trusted", watched)
+    system(Flipper(), prune=prune, prune_rate=0.3, augmented=0.5, negatives=4, **NO_FEATURES).fit(
+        sparse_groups(met=6, noise=0.0), Run()
+    )
+    drawn = np.concatenate(seen)
+    assert (drawn[:, :2].sum(0) > 200).all(), "both kinds are drawn often"
+    return tuple(float(drawn[drawn[:, kind], 2].mean()) for kind in (1, 0))  # type: ignore[return-value]
+
+
+def test_small_loss_pruning_leaves_out_flipped_pairs_and_the_published_one_keeps_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is remembered of chosen pairs decides about them: seven of ten triplets stay in all."""
+    with monkeypatch.context() as patched:
+        flipped, true = share_kept("small_loss", patched)
+    assert flipped < 0.35, "less than its share of what stays"
+    assert true > flipped + 0.3
+    with monkeypatch.context() as patched:
+        flipped, true = share_kept("published", patched)
+    assert flipped > 0.95, "the published direction keeps the flipped ones"
+    assert flipped > true
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers_with_what_it_remembers(tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def test_the_index_tells_the_preference_and_anothers_index_anothers(train: Datas
 def test_anothers_index_ranks_worse_and_without_one_nobody_can_tell(
     train: Dataset, fitted: ULMRec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of readers with one history, each asked about the own colour. So small a model does not learn to point at a
-    letter: letters are answered by what it tells of the index that stands in each prompt."""
+    """Of readers with one history, each asked about the own colour. Letters are answered by what the model tells of
+    the index that stands in each prompt, not by the model's own letters: those take the longer test below."""
     lm, script, index = fitted.backbone, fitted.script, fitted.user_index
 
     def by_preference(prompts: Ragged, counts: np.ndarray) -> np.ndarray:
@@ -153,6 +153,31 @@ def test_anothers_index_ranks_worse_and_without_one_nobody_can_tell(
     assert ndcg(own) > 0.9 > same_for_all
     assert ndcg(np.roll(own, 1, axis=0)) < same_for_all, "the next user likes another colour"
     assert ndcg(np.full_like(own, -1)) <= same_for_all + 1e-6
+
+
+@pytest.mark.slow
+def test_letters_follow_the_own_index_and_neither_anothers_nor_none() -> None:
+    """Of two lettered titles, the own colour's and another's, about readers with one history: only the index tells.
+    A nano learns it late and with alignment tasks: after 80 epochs it answers by lot."""
+    train, epochs = coloured_readers(256), {"training.epochs": 250, "training.judge_every": 250}
+    made = system(candidates=2, ratio=0.5, **epochs, **{"training.learning_rate": 2e-3}).fit(train, Run())
+    rng, users = np.random.default_rng(5), np.tile(np.arange(256), 4)
+    colours = np.array([colour_of(int(user)) for user in users])
+    pairs = np.stack([item_of(0, 0) + N_OF_COLOUR * of + rng.integers(N_OF_COLOUR, size=len(users))
+                      for of in (colours, (colours + rng.integers(1, 4, len(users))) % 4)], axis=1)  # fmt: skip
+    place = rng.integers(2, size=len(users))
+    shown = np.take_along_axis(pairs, np.stack([place, 1 - place], axis=1), axis=1)
+
+    def right(numbers: np.ndarray) -> float:
+        index = made._read_indexes(made.user_index.spelled(numbers[users]))
+        prompts = made.script.asked(index, Ragged.of([[1, 2]] * len(users)), Ragged.of(shown.tolist()))
+        with torch.no_grad():
+            return float((made._answered(prompts, np.full(len(users), 2))[:, :2].argmax(1) == place).mean())
+
+    numbers, spread = made.user_index.numbers, 4 * 0.5 / len(users) ** 0.5
+    assert right(numbers) > 0.85
+    assert right(np.roll(numbers, 1, axis=0)) < 0.5 + spread / 2, "the next user likes another colour"
+    assert abs(right(np.full_like(numbers, -1)) - 0.5) < spread
 
 
 def alone(lm: TextModel[Any], tokens: np.ndarray) -> torch.Tensor:

@@ -13,11 +13,14 @@ THEMES = (
 )  # fmt: skip
 
 
-def wishful(n_users: int = 60, length: int = 8, seed: int = 0) -> Dataset:
+def wishful(n_users: int = 60, length: int = 8, seed: int = 0, follows: float = 0.0) -> Dataset:
     """Each event's item is drawn by lot; the review before it wishes for its theme. A third of the reviews complain of
-    the theme that was met."""
+    the theme that was met. Of a share ``follows`` of the users, the first, items follow each other in their order, so
+    that a history says something, too."""
     rng = np.random.default_rng(seed)
     items = np.stack([rng.permutation(len(THEMES))[:length] for _ in range(n_users)])
+    some = round(follows * n_users)
+    items[:some] = (rng.integers(len(THEMES), size=(some, 1)) + np.arange(length)) % len(THEMES)
     wishes = np.roll(items, -1, axis=1)
     wishes[:, -1] = [rng.choice(np.setdiff1d(np.arange(len(THEMES)), row)) for row in items]
     complains = rng.random(items.shape) < 1 / 3

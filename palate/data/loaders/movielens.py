@@ -6,12 +6,15 @@ README of each edition. Every rating is an event; ratings of one user that share
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from palate.core.dataset import About
+from palate.core.errors import DataError
 from palate.data.delimited import Field, Layout, read_delimited
+from palate.data.json_lines import read_records, text, whole
 from palate.data.reading import UNTESTED, BadRows, Reading, Tables, about_with, find_file, find_optional
 
 GENRES = (
@@ -57,6 +60,31 @@ def ml_100k(folder: Path, reading: Reading) -> Tables:
     return Tables(
         _in_milliseconds(ratings), described(movies.drop(*GENRES, "released")), users, about=about_with(about, bad)
     )
+
+
+def ml_100k_plots(folder: Path, reading: Reading) -> Tables:
+    """``ml_100k`` with what OMDb knows of the films, from ``omdb_metadata.jsonl`` beside its files: one record a line,
+    with ``movie_id`` of ``u.item``, ``Plot``, ``Director``, ``Country`` and ``Language``; ``N/A`` is unknown.
+
+    The plot ends an item's ``text`` and is a column of its own. Raises ``DataError`` where the file is not there, or
+    tells of a film twice.
+    """
+    path, bad = find_file(folder, "omdb_metadata.jsonl"), BadRows(reading.skip_bad)
+    tables = ml_100k(folder, reading)
+    assert tables.items is not None
+    told = [text(name, name.lower()) for name in ("Plot", "Director", "Country", "Language")]
+    records = read_records(path, [whole("movie_id", "item", needed=True), *told], bad)
+    if records["item"].is_duplicated().any():
+        twice = records["item"].filter(records["item"].is_duplicated())[0]
+        raise DataError(f"{path.name} has two records of movie_id {twice}")
+    known = pl.col(pl.String).str.strip_chars().replace(["N/A", ""], None)
+    records = records.with_columns(known).with_columns(pl.col("item").cast(tables.items.schema["item"]))
+    items = tables.items.join(records, on="item", how="left", maintain_order="left")
+    items = items.with_columns(text=pl.concat_str("text", "plot", separator=" ", ignore_nulls=True))
+    about = replace(
+        tables.about, title="MovieLens 100K with plots", licence=f"{_LICENCE}; plots from OMDb: CC BY-NC 4.0"
+    )
+    return replace(tables, items=items, about=about_with(about, bad))
 
 
 def ml_1m(folder: Path, reading: Reading) -> Tables:

@@ -12,7 +12,8 @@ Recommendation", WSDM 2024 (arXiv 2311.00423).
 
        h = ē + text_scale · n(text) + profile_scale · n(traits) + attribute_scale · Σ_k n(attribute k)
 
-   for users and items alike; the score is h_u · h_i.
+   for users and items alike; the score is h_u · h_i. The maps have biases: features ten times
+   as large leave h as it is before anything is learnt, but no longer once biases have grown.
 3. BPR over the events of a batch and, for a share ``augmented`` of them, the user's chosen pair; a share ``prune_rate``
    of these triplets is left out by their losses (``prune``). Weaker BPR terms on the flowed features alone.
 4. The features of a share ``mask`` of the nodes are hidden behind a token, and a decoder must say them again.

@@ -21,7 +21,8 @@ Where we depart, and why:
 - ``reg`` is that of the graph recommender, whose settings are used unchanged: the adapters are not penalised. So the
   comparison with it is one of equal settings; the published one tunes both apart.
 - The default annotator extracts phrases, the default encoder is a small one. ``PUBLISHED`` holds the λ, τ and α of the
-  paper's three data sets; they go with BPR. The defaults go with cross entropy over all items, whose loss is larger.
+  paper's three data sets by graph recommender; ``paper()`` looks them up, and they go with BPR. The defaults go with
+  cross entropy over all items, whose loss is larger.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from palate.backbones.vectors import text_vectors
 from palate.core import store
 from palate.core.config import Config, Part
 from palate.core.dataset import Dataset
-from palate.core.errors import StoreError
+from palate.core.errors import ConfigError, StoreError, nearest
 from palate.core.protocols import Encoder, FitsTexts, Profiler
 from palate.core.run import Run
 from palate.core.space import Range, SearchSpace
@@ -104,6 +105,16 @@ PUBLISHED: Mapping[tuple[str, str], tuple[tuple[float, float], tuple[float, floa
     ("autocf", "steam"): ((1e-2, 0.2), (0.20, 1.0, 0.2)),
 }
 """By graph recommender and data set: (λ, τ) of the contrastive form, (α, λ, τ) of the generative one."""
+
+_REG: Mapping[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "gccf": ((1e-6, 1e-6, 1e-6), (1e-7, 1e-6, 1e-6)),
+    "lightgcn": ((1e-7, 1e-7, 1e-8), (1e-7, 1e-7, 1e-6)),
+    "sgl": ((1e-5, 1e-5, 1e-5), (1e-5, 1e-5, 1e-5)),
+    "simgcl": ((1e-5, 1e-5, 1e-5), (1e-5, 1e-5, 1e-5)),
+    "autocf": ((1e-6, 1e-8, 1e-6), (1e-6, 1e-8, 1e-6)),
+}
+"""The published ``reg`` of the graph recommender under either form, on Amazon-book, Yelp and Steam."""
+_SETS = ("amazon-book", "yelp", "steam")
 
 
 class Profiles:
@@ -309,12 +320,28 @@ def _readable(train: Dataset, profiles: list[str]) -> list[str]:
     return ItemText().render(train) if set(fields) & set(train.items.columns) else [text for text in profiles if text]
 
 
-def _with(graph: str, alignment: Alignment) -> RLMRecConfig:
-    """The published λ, τ and α of Amazon-book, with the graph recommender as published."""
-    contrastive, generative = PUBLISHED[graph, "amazon-book"]
+def published(graph: str, data: str, alignment: Alignment) -> RLMRecConfig:
+    """λ, τ and α as published for ``graph`` on ``data``, those of Amazon-book for a set that was not, with the graph
+    recommender as published beside them. Raises ``ConfigError`` for a graph recommender over which nothing was."""
+    place = _SETS.index(data) if data in _SETS else 0
+    if (graph, _SETS[place]) not in PUBLISHED:
+        known = sorted({name for name, _ in PUBLISHED})
+        raise ConfigError(f"rlmrec was published over {', '.join(known)}, not over '{graph}'{nearest(graph, known)}")
+    contrastive, generative = PUBLISHED[graph, _SETS[place]]
     strength, temperature = contrastive if alignment == "contrastive" else generative[1:]
-    settings = {
-        "width": 32, "loss": "bpr", "reg": 1e-7, "batch_size": 4096, "layers": 3 if alignment == "contrastive" else 2,
+    steam = _SETS[place] == "steam"
+    own: dict[str, dict[str, Any]] = {
+        "gccf": {"loss": "bpr", "layers": 2},
+        "lightgcn": {"loss": "bpr", "layers": 3 if alignment == "contrastive" else 2},
+        "sgl": {"loss": "bpr", "layers": 3, "ssl_weight": 0.1, "ssl_temperature": 0.5 if steam else 0.2},
+        "simgcl": {
+            "loss": "bpr", "layers": 3, "ssl_weight": 0.1, "ssl_temperature": 0.5 if steam else 0.2,
+            "noise": 0.2 if steam else 0.9,
+        },
+        "autocf": {"layers": 2, "ssl_weight": 0.5 if steam else 1.0},
+    }  # fmt: skip
+    settings = own[graph] | {
+        "width": 32, "reg": _REG[graph][alignment != "contrastive"][place], "batch_size": 4096,
         "training": {
             "learning_rate": 1e-3, "betas": [0.9, 0.999], "clip_norm": 0.0, "epochs": 3000, "judge_every": 3,
             "patience": 5,
@@ -336,11 +363,13 @@ def tiny() -> RLMRecConfig:
     return RLMRecConfig(encoder=Part(name="tf-idf", settings={"width": 64}))
 
 
-def paper() -> RLMRecConfig:
-    """The contrastive form over LightGCN as published for Amazon-book."""
-    return _with("lightgcn", "contrastive")
+def paper(
+    graph: str = "lightgcn", data: str = "amazon-book", alignment: Alignment = "contrastive"
+) -> RLMRecConfig:  # fmt: skip
+    """The contrastive form as published for this graph recommender and data set; Amazon-book stands for others."""
+    return published(graph, data, alignment)
 
 
-def paper_generative() -> RLMRecConfig:
-    """The generative form over LightGCN as published for Amazon-book."""
-    return _with("lightgcn", "generative")
+def paper_generative(graph: str = "lightgcn", data: str = "amazon-book") -> RLMRecConfig:
+    """The generative form as published for this graph recommender and data set; Amazon-book stands for others."""
+    return published(graph, data, "generative")
