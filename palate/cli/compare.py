@@ -43,10 +43,12 @@ def compare(
     from palate.cli.evaluate import protocol_named, show
     from palate.core.errors import MisuseError
     from palate.evaluation.comparison import compare as paired
-    from palate.evaluation.plot import draw_leaderboard
+    from palate.evaluation.plot import SUFFIXES, draw_leaderboard
     from palate.evaluation.slices import of_slice
     from palate.runs import FittedRun
 
+    # Of ``compare runs/*``, where an earlier comparison has left its picture.
+    runs = tuple(run for run in runs if run.suffix not in SUFFIXES or run.is_dir())
     if len(runs) < 2:
         raise MisuseError("name at least two run folders to compare")
     chosen = protocol_named(protocol, settings)

@@ -74,6 +74,8 @@ def test_evaluate_and_compare_write_the_documented_schema(place: Path) -> None:
     assert told["slice"] == "cold-items-among-cold"
     assert told["comparisons"][0]["difference"] == pytest.approx(0), "neither can tell cold items apart"
     assert (place / "compare-cold-items-among-cold.png").exists()
+    again = palate("compare", "popularity", "ease", "compare-cold-items-among-cold.png", cwd=place)
+    assert again.returncode == 0, "what an earlier comparison drew lies among the runs of compare runs/*"
 
 
 def test_runs_on_other_splits_are_not_compared(place: Path) -> None:
