@@ -287,7 +287,7 @@ def test_failures_are_said_and_mended_by_asking_again(browser: Any, address: str
 
 def test_a_server_with_one_run_that_was_never_measured(browser: Any, runs: Path, tmp_path: Path) -> None:
     """Every view says what is not there, and has its heading."""
-    shutil.copytree(runs / "item-knn", tmp_path / "item-knn")
+    shutil.copytree(runs / "item-knn", tmp_path / "item-knn", ignore=shutil.ignore_patterns("reports"))
     with running([tmp_path / "item-knn"], tmp_path / "s.sqlite") as (_, where), page_in(browser, where) as page:
         for place, said in (
             ("/leaderboard", "palate evaluate"),
