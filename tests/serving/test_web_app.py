@@ -255,6 +255,31 @@ def test_a_curve_grows_while_a_fit_learns(browser: Any, address: str, here: Path
         expect(page.get_by_role("img", name=re.compile("NDCG@10 on validation"))).to_be_visible()
 
 
+class _Answers:
+    """What the page's requests meet, by the mood of the moment: one handler for good, as taking one away races with the
+    requests that it holds."""
+
+    def __init__(self) -> None:
+        self.mood = "gone"
+        self.held: list[Any] = []
+
+    def __call__(self, route: Any) -> None:
+        if self.mood == "gone":
+            route.abort()
+        elif self.mood == "busy":
+            said = {"error": "too many wait", "code": "busy"}
+            route.fulfill(status=429, headers={"Retry-After": "1"}, json=said)
+        elif self.mood == "slow":
+            self.held.append(route)
+        else:
+            route.continue_()
+
+    def go_on(self) -> None:
+        self.mood = "there"
+        for route in self.held:
+            route.continue_()
+
+
 def test_failures_are_said_and_mended_by_asking_again(browser: Any, address: str) -> None:
     """The server is gone, then busy, then there; nobody reloads the page. Its console tells of the first two."""
     from playwright.sync_api import expect
@@ -262,25 +287,22 @@ def test_failures_are_said_and_mended_by_asking_again(browser: Any, address: str
     context = browser.new_context(base_url=address, reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(WAIT)
-    busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": "too many wait", "code": "busy"}}
-    page.route("**/v1/recommend", lambda route: route.abort())
+    answer = _Answers()
+    page.route("**/v1/recommend", answer)
     page.goto("/reader?run=item-knn&user=r0003")
     alarm = page.get_by_role("alert")
     expect(alarm).to_contain_text("The server does not answer")
-    page.unroute("**/v1/recommend")
-    page.route("**/v1/recommend", lambda route: route.fulfill(**busy))
+    answer.mood = "busy"
     page.get_by_role("button", name="Try again").click()
     expect(alarm).to_contain_text("Asking again by itself")
-    page.unroute("**/v1/recommend")
+    answer.mood = "there"
     expect(page.locator(".card-title").first).to_be_visible()
     expect(alarm).to_have_count(0)
-    held: list[Any] = []
-    page.route("**/v1/items?*", lambda route: held.append(route))
+    answer.mood = "slow"
+    page.route("**/v1/items?*", answer)
     page.goto("/catalogue?run=item-knn")
     expect(page.get_by_role("status").first).to_contain_text("Loading")
-    page.unroute("**/v1/items?*")
-    for route in held:
-        route.continue_()
+    answer.go_on()
     expect(page.locator(".tile").first).to_be_visible()
     context.close()
 
