@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOGIT_BYTES = 64 * 2**20
-"""Logits alive at once in ``full_softmax``, at most."""
+"""Logits alive at once where every item is scored, at most."""
 CPU_ROWS = 256
-"""Positions a chunk on a CPU: enough for fast matmuls, few enough to stay in the cache (measured)."""
+"""Rows a chunk on a CPU: enough for fast matmuls, few enough to stay in the cache (measured)."""
 
 
 class _FullSoftmax(torch.autograd.Function):
@@ -27,8 +27,8 @@ class _FullSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-        device, exact = hidden.device.type, torch.promote_types(hidden.dtype, torch.float32)
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else exact
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        kind = product_kind(hidden)
         p, learns = len(hidden), any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden, dtype=exact)
         grad_table = torch.zeros_like(table, dtype=exact)
@@ -39,7 +39,7 @@ class _FullSoftmax(torch.autograd.Function):
         hidden, table = hidden.to(kind), table.to(kind)
         for start in range(0, p, rows):
             h, target = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = _multiply(h, table.T, room[: len(h)])
+            logits = multiply(h, table.T, room[: len(h)])
             if bias is not None:
                 logits += bias
             own, top = logits.gather(1, target), logits.amax(1, keepdim=True)
@@ -52,8 +52,8 @@ class _FullSoftmax(torch.autograd.Function):
             if grad_bias is not None:
                 grad_bias += shares.sum(0)
             shares = shares.to(kind)
-            _multiply(shares, table, grad_hidden[start : start + rows])
-            _multiply(shares.T, h, grad_table, add=True)
+            multiply(shares, table, grad_hidden[start : start + rows])
+            multiply(shares.T, h, grad_table, add=True)
         ctx.save_for_backward(grad_hidden, grad_table, grad_bias)
         return loss / p
 
@@ -64,7 +64,21 @@ class _FullSoftmax(torch.autograd.Function):
         return grad_hidden * scale, grad_table * scale, None, None if grad_bias is None else grad_bias * scale, None
 
 
-def _multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+def product_kind(x: Tensor) -> torch.dtype:
+    """The type that products with ``x`` take: that of autocast where it is on, float32 or what is more exact else."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def chunk_rows(table: Tensor) -> int:
+    """Rows of logits against all of ``table`` that one chunk holds."""
+    rows = max(1, LOGIT_BYTES // (4 * len(table)))
+    return min(rows, CPU_ROWS) if table.device.type == "cpu" else rows
+
+
+def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
     """``a @ b`` written into, or added to, ``out``, which may be of a more exact type."""
     if a.dtype == out.dtype:
         return out.addmm_(a, b, beta=int(add))
@@ -73,10 +87,7 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor
 
 def full_softmax(hidden: Tensor, table: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
     """``-log softmax(hidden · table + bias)[target]``, mean, never holding ``[P, N]`` at once."""
-    rows = max(1, LOGIT_BYTES // (4 * len(table)))
-    if hidden.device.type == "cpu":
-        rows = min(rows, CPU_ROWS)
-    return _FullSoftmax.apply(hidden, table, targets, bias, rows)  # type: ignore[no-untyped-call]
+    return _FullSoftmax.apply(hidden, table, targets, bias, chunk_rows(table))  # type: ignore[no-untyped-call]
 
 
 def positive_and_negatives(hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:

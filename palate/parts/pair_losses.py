@@ -74,29 +74,33 @@ def info_nce(
 def log_partitions(users: Tensor, items: Tensor, weights: Tensor, bias: Tensor | None = None) -> Tensor:
     """``sum over u of w_u log(sum over i of exp(e_u · e_i + bias_i))``, never holding ``[U, N]`` at once; ``bias``
     ``[N]`` is given, not learnt."""
-    rows = max(1, losses.LOGIT_BYTES // (4 * len(items)))
-    return _LogPartitions.apply(users, items, weights, bias, rows)  # type: ignore[no-untyped-call]
+    return _LogPartitions.apply(users, items, weights, bias, losses.chunk_rows(items))  # type: ignore[no-untyped-call]
 
 
 class _LogPartitions(torch.autograd.Function):
-    """Each chunk of logits lives only while its value and gradients are taken."""
+    """Each chunk of logits lives only while its value and gradients are taken.
+
+    Under autocast the three products take its type; everything between them, and every sum, stays exact.
+    """
 
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, weights: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-        value = users.new_zeros(())
-        grad_users, grad_items = torch.empty_like(users), torch.zeros_like(items)
-        with torch.autocast(users.device.type, enabled=False):
-            for start in range(0, len(users), rows):
-                part, weight = users[start : start + rows], weights[start : start + rows, None]
-                logits = part @ items.T
-                if bias is not None:
-                    logits += bias
-                top = logits.amax(1, keepdim=True)
-                total = logits.sub_(top).exp_().sum(1, keepdim=True)
-                value += (weight * (total.log() + top)).sum()
-                logits.mul_(weight / total)
-                torch.mm(logits, items, out=grad_users[start : start + rows])
-                grad_items.addmm_(logits.T, part)
+        kind, exact = losses.product_kind(users), torch.promote_types(users.dtype, torch.float32)
+        value = users.new_zeros((), dtype=exact)
+        grad_users, grad_items = torch.empty_like(users, dtype=exact), torch.zeros_like(items, dtype=exact)
+        room = users.new_empty((min(rows, len(users)), len(items)), dtype=exact)
+        users, items = users.to(kind), items.to(kind)
+        for start in range(0, len(users), rows):
+            part, weight = users[start : start + rows], weights[start : start + rows, None]
+            logits = losses.multiply(part, items.T, room[: len(part)])
+            if bias is not None:
+                logits += bias
+            top = logits.amax(1, keepdim=True)
+            total = logits.sub_(top).exp_().sum(1, keepdim=True)
+            value += (weight * (total.log() + top)).sum()
+            shares = logits.mul_(weight / total).to(kind)
+            losses.multiply(shares, items, grad_users[start : start + rows])
+            losses.multiply(shares.T, part, grad_items, add=True)
         ctx.save_for_backward(grad_users, grad_items)
         return value
 

@@ -138,6 +138,21 @@ def test_log_partitions_and_their_gradients_equal_the_plain_ones_in_any_chunk(mo
             torch.testing.assert_close(own.grad, other.grad, atol=1e-4, rtol=1e-4)
 
 
+def test_log_partitions_under_bf16_autocast_are_close_to_fp32() -> None:
+    generator = torch.Generator().manual_seed(4)
+    weights = torch.tensor([1.0, 4.0, 2.0, 1.0, 3.0])
+    found = [torch.randn((n, 6), generator=generator).requires_grad_() for n in (5, 9)]
+    plain = log_partitions(*found, weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = log_partitions(*found, weights)
+    assert low.dtype == torch.float32
+    assert low.item() == pytest.approx(plain.item(), rel=1e-2)
+    for quick, exact in zip(torch.autograd.grad(low, found), torch.autograd.grad(plain, found), strict=True):
+        assert quick.dtype == torch.float32
+        assert not torch.equal(quick, exact)
+        assert float((quick - exact).norm() / exact.norm()) < 1e-2
+
+
 # -- what is learnt ----------------------------------------------------------------------------------------------------
 
 

@@ -57,13 +57,13 @@ def test_full_softmax_limits_the_logits_it_holds(monkeypatch: pytest.MonkeyPatch
     """A chunk never has more than LOGIT_BYTES, here three positions of float32 logits."""
     monkeypatch.setattr(losses, "LOGIT_BYTES", 3 * 4 * N)
     seen: list[int] = []
-    plain = losses._multiply
+    plain = losses.multiply
 
     def spy(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
         seen.append(min(a.shape))  # D and N are larger than a chunk
         return plain(a, b, out, add=add)
 
-    monkeypatch.setattr(losses, "_multiply", spy)
+    monkeypatch.setattr(losses, "multiply", spy)
     losses.full_softmax(drawn(P, D), drawn(N, D), some_targets())
     assert len(seen) == 3 * math.ceil(P / 3)
     assert max(seen) == 3
