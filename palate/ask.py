@@ -20,7 +20,6 @@ import polars as pl
 
 from palate.core.dataset import Dataset
 from palate.core.errors import (
-    ConfigError,
     DataError,
     LeakError,
     MisuseError,
@@ -96,7 +95,8 @@ class Asker:
 
     def use_index(self, kind: Kind, **settings: Any) -> None:
         """Answer from an index of item vectors from now on; its ``recall`` against exact search is measured here, with
-        users of the data. ``exact`` is what the system itself answers.
+        users of the data. ``exact`` is what the system itself answers, and what is answered once the catalogue has
+        changed, until this is called again or ``stale_index`` was built anew.
 
         Raises ``MisuseError`` where the system's scores are no products of two vectors, ``ConfigError`` where the index
         finds too little.
@@ -121,10 +121,17 @@ class Asker:
     @property
     def recall(self) -> Recall | None:
         """How much of what exact search finds is answered; None where nothing is missed."""
-        return None if self._indexed is None else self._indexed.recall
+        return self._indexed.recall if self._indexed is not None and self._indexed.fresh else None
+
+    @property
+    def stale_index(self) -> Indexed | None:
+        """The index that the catalogue has left behind, if there is one. Until one of the present vectors is in use
+        every item is looked at."""
+        return None if self._indexed is None or self._indexed.fresh else self._indexed
 
     def _recommend(self, requests: Requests, k: int) -> Rankings:
-        return (self._indexed or self.system).recommend(requests, k)
+        searched = self._indexed if self._indexed is not None and self._indexed.fresh else self.system
+        return searched.recommend(requests, k)
 
     def _know(self, items: pl.DataFrame, grown: Dataset | None = None) -> None:
         """Further items, whose rows follow the last; ``grown`` is the data with them.
@@ -356,16 +363,6 @@ class Asker:
         grown = replace(self.living, items=pl.concat([self.living.items, items]))
         self.system.add_items(grown)
         self._know(items, grown)
-        self._follow()
-
-    def _follow(self) -> None:
-        """Build the index anew after the system's vectors have changed; one that would find too little is given up."""
-        if self._indexed is None:
-            return
-        try:
-            self._indexed.refresh()
-        except ConfigError:
-            self._indexed = None
 
     def retire_items(self, items: Sequence[str], *, back: bool = False) -> None:
         """Never answer these items from now on, or answer them again. Histories may hold them as before."""
@@ -373,7 +370,6 @@ class Asker:
         self._retired = np.setdiff1d(self._retired, rows) if back else np.union1d(self._retired, rows)
         if isinstance(self.system, Grows):
             self.system.retire_items(rows, back=back)
-            self._follow()
 
     @property
     def retired(self) -> IntArray:

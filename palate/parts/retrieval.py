@@ -156,11 +156,30 @@ def _overlap(wanted: IntArray, found: IntArray) -> float:
     return float(np.isin((wanted + line)[wanted >= 0], (found + line)[found >= 0]).mean())
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """Item vectors ``[N, D]`` of one ``version``, and the queries ``[B, D]`` that measure an index over them."""
+
+    version: str
+    vectors: FloatArray
+    queries: FloatArray
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index over the vectors of one ``version``."""
+
+    version: str
+    index: Index
+    recall: Recall
+
+
 class Indexed:
     """A two-tower system answering from an index: ``recommend`` as the system's own, and ``exact`` says whether it is.
 
     ``recall`` is that of the index against exact search. It belongs to the weights it was made from: when the system's
-    item vectors have changed since, questions are refused until ``refresh``.
+    item vectors have changed since, questions are refused until ``refresh``, or until what ``build`` makes of a
+    ``snapshot``, which may take place in another thread, is taken with ``use``.
     """
 
     def __init__(
@@ -181,21 +200,40 @@ class Indexed:
         self.system, self.kind, self.at_least, self.how, self.queries = system, kind, at_least, how, queries
         self.refresh()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the index is one of the system's present vectors."""
+        return self.system.vectors_version == self.version
+
     def refresh(self) -> Recall:
         """Build the index anew from the system's present vectors. Where that is refused, questions are until it is
         not."""
-        version, vectors = self.system.vectors_version, self.system.item_vectors()
+        self.use(self.build(self.snapshot()))
+        return self.recall
+
+    def snapshot(self) -> Snapshot:
+        """What an index is built from; nothing that happens to the system later reaches it."""
+        version, vectors = self.system.vectors_version, self.system.item_vectors().copy()
         asked = vectors if self.queries is None else self.system.user_vectors(self.queries)
         asked = asked[np.isfinite(asked).all(1)]
         if self.queries is None and len(asked) > QUERIES:
             asked = asked[np.random.default_rng(0).choice(len(asked), QUERIES, replace=False)]
-        self.index, self.recall = build_index(self.kind, vectors, asked, at_least=self.at_least, **self.how)
-        self.version = version
-        return self.recall
+        return Snapshot(version, vectors, asked)
+
+    def build(self, snapshot: Snapshot) -> Built:
+        """Raises ``ConfigError`` where the index finds too little."""
+        index, recall = build_index(
+            self.kind, snapshot.vectors, snapshot.queries, at_least=self.at_least, **self.how
+        )  # fmt: skip
+        return Built(snapshot.version, index, recall)
+
+    def use(self, built: Built) -> None:
+        """Answer from this one from now on."""
+        self.version, self.index, self.recall = built.version, built.index, built.recall
 
     def recommend(self, requests: Requests, k: int) -> Rankings:
         """The best ``k`` of each request. Those with candidates, or about whom nothing is known, are the system's."""
-        if self.system.vectors_version != self.version:
+        if not self.fresh:
             raise StoreError("the system's item vectors have changed since this index was built: call refresh")
         if requests.candidates is not None:
             return self.system.recommend(requests, k)

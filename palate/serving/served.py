@@ -8,16 +8,16 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import polars as pl
 
 from palate.ask import Asker
-from palate.core.errors import MisuseError, PalateError, StoreError
-from palate.core.protocols import FloatArray
+from palate.core.errors import ConfigError, MisuseError, PalateError, StoreError
 from palate.evaluation.reports import read_report
-from palate.parts.retrieval import Kind
+from palate.parts.retrieval import Kind, Recall
 from palate.questions import MOST_CANDIDATES, Answer, Asked, Later, Question
 from palate.runs import FittedRun
 from palate.serving.batching import Desk
@@ -191,10 +191,10 @@ class Served:
         """Anything else that must not happen while questions are answered; the future holds one result."""
         return self.desk.ask(object(), [job])
 
-    def _at_desk(self, job: Callable[[], FloatArray]) -> FloatArray:
+    def _at_desk(self, job: Callable[[], T]) -> T:
         """The result of a job at the desk; for threads that may wait."""
         (found,) = self.do(job).result()
-        return cast("FloatArray", found)
+        return cast("T", found)
 
     def explain(self, question: Question, items: Sequence[str]) -> Future[list[Any]]:
         """One answer: the score of each item, and what moved it."""
@@ -253,6 +253,21 @@ class Served:
         """Recommend a new item from now on; at the desk, or before it opens."""
         self.asker.add_items(self.asker.table_of([content]))
         self.n_added += 1
+
+    def index_anew(self) -> Recall | None:
+        """Build the index of the present vectors, in the calling thread, while the desk answers by looking at every
+        item; None where there is nothing to build. Raises ``ConfigError`` where it would find too little: from then on
+        every item is looked at for good."""
+        asker, recall = self.asker, None
+        while (indexed := asker.stale_index) is not None:
+            try:
+                built = indexed.build(self._at_desk(indexed.snapshot))
+            except ConfigError:
+                self._at_desk(lambda: asker.use_index("exact"))
+                raise
+            self._at_desk(partial(indexed.use, built))
+            recall = built.recall
+        return recall
 
     def close(self, seconds: float | None = None) -> None:
         """Take nothing more and answer what waits; given ``seconds``, for no longer and only what is at the desk."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from io import StringIO
 from pathlib import Path
+from threading import Semaphore
+from typing import Any
 
 import pytest
 
 from palate.ask import Asker
 from palate.core.errors import ConfigError, MisuseError
-from palate.questions import Question
+from palate.questions import Answer, Question
 from palate.runs import FittedRun
 from palate.serving.logs import make_log
 from palate.serving.served import Limits
@@ -47,13 +50,69 @@ def test_an_index_answers_nearly_the_same_and_says_how_nearly(asker: Asker) -> N
 def test_an_index_follows_what_is_added_and_retired(asker: Asker) -> None:
     asker.use_index("usearch")
     title = asker.titles[5]
-    asker.add_items(asker.table_of([{"item": "new", "title": f"{title} again", "text": title}]))
-    (answer,) = asker.answers([asker.read(Question(history=[asker.item_ids[5]]))], 61)
-    assert "new" in [one.item for one in answer.recommended]
-    asker.retire_items(["new"])
-    (answer,) = asker.answers([asker.read(Question(history=[asker.item_ids[5]]))], 61)
-    assert "new" not in [one.item for one in answer.recommended]
-    assert not answer.exact
+
+    def asked() -> tuple[list[str], bool]:
+        (answer,) = asker.answers([asker.read(Question(history=[asker.item_ids[5]]))], 61)
+        return [one.item for one in answer.recommended], answer.exact
+
+    for change, there in (
+        (lambda: asker.add_items(asker.table_of([{"item": "new", "title": f"{title} again", "text": title}])), True),
+        (lambda: asker.retire_items(["new"]), False),
+    ):
+        assert asker.stale_index is None
+        change()
+        items, exact = asked()
+        assert ("new" in items, exact, asker.recall) == (there, True, None), "looked at until the index is there"
+        stale = asker.stale_index
+        assert stale is not None
+        stale.refresh()
+        items, exact = asked()
+        assert ("new" in items, exact) == (there, False)
+        assert asker.recall is not None
+
+
+def test_questions_are_answered_while_an_index_is_built(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its catalogue changes twice while the first index is built, which is then one of vectors that are gone."""
+    from palate.parts import retrieval
+
+    lines, begun, go_on = StringIO(), Semaphore(0), Semaphore(0)
+    plain = retrieval.build_index
+
+    def slow(*given: Any, **how: Any) -> Any:
+        begun.release()
+        assert go_on.acquire(timeout=60)
+        return plain(*given, **how)
+
+    limits = Limits(index="usearch")
+    service = Service([runs / "text-cosine"], tmp_path / "s.sqlite", limits=limits, log=make_log(lines))
+    monkeypatch.setattr(retrieval, "build_index", slow)
+
+    def answer() -> Answer:
+        (found,) = service.find(None).recommend([Question(user="r0001")], 60).result(60)
+        assert isinstance(found, Answer)
+        return found
+
+    try:
+        best = answer().recommended[0].item
+        service.retire(None, [best])
+        assert begun.acquire(timeout=60)
+        assert answer().exact
+        assert best not in [one.item for one in answer().recommended]
+        second = answer().recommended[0].item
+        service.retire(None, [second])
+        for _ in range(2):
+            go_on.release()
+        assert begun.acquire(timeout=60), "of the vectors after the second change"
+        until = time.monotonic() + 60
+        while answer().exact and time.monotonic() < until:
+            time.sleep(0.01)
+        found = answer()
+        assert not found.exact
+        assert not {best, second} & {one.item for one in found.recommended}
+    finally:
+        service.close()
 
 
 def test_what_holds_no_vectors_and_what_is_no_setting_is_refused(runs: Path, asker: Asker) -> None:
@@ -137,12 +196,21 @@ def test_an_index_that_finds_too_little_can_be_allowed_to_and_one_given_up_is_to
     service = Service(folders, tmp_path / "b.sqlite", limits=limits, log=make_log(lines))
     try:
         service.retire(None, ["b001"])
+        _wait_for(lines, "index built", 2)
         assert "index given up" not in lines.getvalue()
         monkeypatch.setattr(retrieval, "_overlap", lambda *_: 0.3)
         service.retire(None, ["b002"])
+        _wait_for(lines, "index given up", 1)
         service.retire(None, ["b003"])
         (told,) = [json.loads(line) for line in lines.getvalue().splitlines() if "index given up" in line]
         assert (told["run"], told["level"]) == ("text-cosine", "warning")
         assert service.find(None).recommend([Question(history=[])], 3).result()[0].exact
     finally:
         service.close()
+
+
+def _wait_for(lines: StringIO, said: str, times: int) -> None:
+    until = time.monotonic() + 60
+    while lines.getvalue().count(said) < times:
+        assert time.monotonic() < until, f"never said {said} {times} times"
+        time.sleep(0.01)
