@@ -69,7 +69,7 @@ SPACE: SearchSpace = {
     "layers": Range(1, 3, whole=True),
     "seeds": Range(0.005, 0.1, log=True),
     "ssl_weight": Range(1e-2, 2.0, log=True),
-    "reg": Range(1e-6, 1e-2, log=True),
+    "reg": Range(1e-6, 1e-1, log=True),
     "training.learning_rate": Range(3e-4, 1e-2, log=True),
 }
 """What ``--tune`` searches."""

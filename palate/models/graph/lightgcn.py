@@ -37,7 +37,7 @@ class LightGCNConfig(RankingGraphConfig):
 
 SPACE: SearchSpace = {
     "layers": Range(1, 4, whole=True),
-    "reg": Range(1e-6, 1e-2, log=True),
+    "reg": Range(1e-6, 1e-1, log=True),
     "training.learning_rate": Range(3e-4, 1e-2, log=True),
 }
 """What ``--tune`` searches."""

@@ -43,7 +43,7 @@ SPACE: SearchSpace = {
     "keep": Range(0.5, 0.95),
     "ssl_weight": Range(1e-3, 1.0, log=True),
     "ssl_temperature": Range(0.1, 1.0, log=True),
-    "reg": Range(1e-6, 1e-2, log=True),
+    "reg": Range(1e-6, 1e-1, log=True),
     "training.learning_rate": Range(3e-4, 1e-2, log=True),
 }
 """What ``--tune`` searches."""
