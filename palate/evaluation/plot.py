@@ -68,8 +68,11 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a picture whole or not at all, as its suffix says."""
     path = _drawable(path)
     if path.suffix.lower() == ".svg":
+        from matplotlib import rc_context
+
         text = StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "palate"}):  # words stay words; the same twice
+            figure.savefig(text, format="svg", metadata={"Date": None})
         write_text(path, text.getvalue())
     else:
         image = BytesIO()

@@ -9,6 +9,7 @@ import numpy as np
 
 from palate.core.errors import ConfigError
 from palate.core.report import Interval, Report
+from palate.evaluation.axes import AXES, ORACLE, RULES
 from palate.evaluation.comparison import Comparisons, compare
 from palate.evaluation.metrics import OF_RATINGS
 from palate.evaluation.metrics import shown as shown_as
@@ -83,7 +84,8 @@ def axis_metric(reports: Sequence[Report], at: str = "recall@10") -> str:
 
 
 def axes_tables(reports: Sequence[Report], comparisons: Comparisons | None = None, *, at: str = "recall@10") -> Group:
-    """For each run one row an axis: with words, what they gain, without, with another's, and the marked oracle."""
+    """For each run one row an axis: with words, without, with another's, and what both add. The oracle is no way to
+    serve: its figure has a row of its own."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -92,18 +94,23 @@ def axes_tables(reports: Sequence[Report], comparisons: Comparisons | None = Non
     parts: list[RenderableType] = [Text(headline(reports), "bold"), Text("")]
     for report in reports:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-        table.add_column(report.name, min_width=15)
-        headings = list(report.slices)
+        table.add_column(report.name, overflow="fold", min_width=15)
+        headings = [heading for heading in RULES if heading in report.slices and heading != ORACLE]
         for heading in (f"{shown_as(shown).pretty}, own words", *headings):
-            table.add_column(heading, min_width=12)
-        for name, span in report.metrics.items():
-            if _inner(name) == shown:
+            table.add_column(heading, width=11)
+        for axis in AXES:
+            name = f"{axis}/{shown}"
+            if name in report.metrics:
                 others = (report.slices[heading].get(name) for heading in headings)
-                table.add_row(name.partition("/")[0], _figure(span), *(_figure(o) if o else Text("–") for o in others))
+                table.add_row(axis, *(_figure(one) if one else Text("–") for one in (report.metrics[name], *others)))
+        for name, span in report.slices.get(ORACLE, {}).items():
+            if _inner(name) == shown:
+                table.add_row(Text(f"{name.partition('/')[0]}, {ORACLE}", "dim"), _figure(span, "dim"))
         parts += [table, Text("")]
-    parts += [Text(f"{heading}: {rule}.", "dim") for heading, rule in reports[0].slice_rules.items()]
+    rules = reports[0].slice_rules
+    parts += [Text(f"{heading}: {rules[heading]}.", "dim") for heading in RULES if heading in rules]
     if comparisons:
-        mains = [name for name in reports[0].metrics if _inner(name) == shown]
+        mains = [f"{axis}/{shown}" for axis in AXES if f"{axis}/{shown}" in reports[0].metrics]
         parts += [Text(""), *(Text(f"{name.partition('/')[0]}: {comparisons.sentence(name)}") for name in mains)]
     notes = list(dict.fromkeys(note for report in reports for note in report.notes))
     return Group(*parts, Text("pale: 95 % interval", "dim"), *(Text(note, "dim") for note in notes))
@@ -188,7 +195,7 @@ def _figure(span: Interval, style: str = "", *, bare: bool = False) -> Text:
 
 def _short(value: float) -> str:
     text = f"{value:.3f}"
-    return text[1:] if text.startswith("0") else text
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def _share(span: Interval | None) -> str:

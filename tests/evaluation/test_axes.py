@@ -22,6 +22,7 @@ from palate.core.split import Split
 from palate.data.split import leave_one_out
 from palate.evaluation.axes import (
     AXES,
+    EMPTY_GAIN,
     GAIN,
     ORACLE,
     SHUFFLED,
@@ -36,7 +37,7 @@ from palate.evaluation.axes import (
 from palate.evaluation.comparison import compare
 from palate.evaluation.protocols import PreferenceAxes
 from palate.evaluation.reports import read_report, to_json, write_report
-from palate.evaluation.tables import axes_tables, of_axes
+from palate.evaluation.tables import axes_tables, axis_metric, of_axes
 from tests.models.wishful_logs import THEMES, wishful
 
 PROTOCOL = PreferenceAxes()
@@ -166,12 +167,17 @@ def test_reports_are_kept_compared_and_shown(split: Split, questions: Benchmark,
     plain = json.loads(json.dumps(to_json([one, other], found)))
     assert plain["runs"][0]["slices"][GAIN]["fine-steering/mrr@10"]["low"] > 0
     assert of_axes([one])
-    assert "coarse-steering" in printed([one, other], found)
+    said = printed([again, other], found, width=80)
+    rows = [line.split()[0].strip(",") for line in said.splitlines() if line.startswith(tuple(AXES))]
+    assert rows[:6] == [*AXES, AXES[0]], "as the paper has them, the oracle's last, also where they were read again"
+    last = again.slices[EMPTY_GAIN][f"fine-steering/{axis_metric([again], 'recall@10')}"]
+    low, high = (f"{end:.3f}".replace("0.", ".", 1) for end in (last.low, last.high))
+    assert f"{low}–{high}" in said, "the last column is whole"
 
 
-def printed(reports: Sequence[Report], comparisons: object) -> str:
+def printed(reports: Sequence[Report], comparisons: object, width: int) -> str:
     from rich.console import Console
 
-    console = Console(width=200, record=True, file=StringIO())
+    console = Console(width=width, record=True, file=StringIO())
     console.print(axes_tables(reports, comparisons))  # type: ignore[arg-type]
     return console.export_text()
