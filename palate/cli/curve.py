@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -20,6 +20,8 @@ def curve(
     split_settings: Annotated[tuple[str, ...], Parameter(name="--split-set", negative="")] = (),
     seeds: int = 1,
     budget: float | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
     json: Path | None = None,
     plot: Path | None = None,
     quiet: bool = False,
@@ -49,6 +51,10 @@ def curve(
         Fit so many times at each share.
     budget
         Minutes that each fit may take.
+    device
+        cpu, cuda, or auto.
+    precision
+        fp32, the default, or bf16 where the machine is faster with it.
     json
         Write the points to this file (schema palate.curve/1); curve.json when not given.
     plot
@@ -57,6 +63,7 @@ def curve(
         Show no progress.
     """
     from palate import experiment
+    from palate.cli.fit import pick_device
     from palate.cli.progress import watcher
     from palate.core.config import parse_settings
     from palate.core.errors import MisuseError
@@ -82,7 +89,8 @@ def curve(
             split=split, split_settings=parse_settings(split_settings), reading=reading.options(),
         )  # fmt: skip
     made = experiment.make_split(next(iter(plans.values())), read(data, reading))
-    run = Run(budget_seconds=None if budget is None else 60 * budget)
+    seconds = None if budget is None else 60 * budget
+    run = Run(budget_seconds=seconds, device=pick_device(device), precision=precision)
     found = data_efficiency(plans, made, run, wanted, progress=watcher(quiet=quiet))
     json, plot = json or Path("curve.json"), plot or Path("curve.png")
     found.write(json)

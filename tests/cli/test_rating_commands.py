@@ -64,3 +64,14 @@ def test_a_curve_holds_one_system_with_several_settings(here: Path, capsys: pyte
     with pytest.raises(SystemExit, match="2"):
         main(["curve", "rating-average", "rating-average", "--data", "world-test"])
     assert "is named twice" in capsys.readouterr().err
+
+
+def test_a_curve_is_fitted_in_the_precision_that_is_asked_for(here: Path) -> None:
+    found = {}
+    for precision in ("fp32", "bf16"):
+        words = ("rating-mlp", "--data", "world-test", "--shares", "1", "--set", "training.epochs=2", "--quiet")
+        palate("curve", *words, "--precision", precision, "--json", f"{precision}.json")
+        (point,) = json.loads((here / f"{precision}.json").read_text())["points"]
+        found[precision] = point["figure"]["value"]
+    assert found["fp32"] != found["bf16"]
+    assert found["fp32"] == pytest.approx(found["bf16"], abs=0.05)
