@@ -82,13 +82,13 @@ FAULTS: tuple[Reply, ...] = (fails(429), fails(500), hangs_up, cut_off, malforme
 
 class ChatServer:
     """Follows ``script``, one reply a request; then says what ``brain`` makes of the request, with ``faults`` as the
-    share of requests that go wrong."""
+    share of requests that go wrong; ``spoilt`` counts them."""
 
     def __init__(self, brain: Callable[[Asked], str] = lambda asked: "yes", faults: float = 0.0) -> None:
         self.script: list[Reply] = []
         self.brain = brain
         self.asked: list[Asked] = []
-        self.most_at_once = 0
+        self.most_at_once = self.spoilt = 0
         chance, lock, outer, at_once = random.Random(0), threading.Lock(), self, [0]
 
         class Handler(BaseHTTPRequestHandler):
@@ -101,6 +101,7 @@ class ChatServer:
                     reply = outer.script.pop(0) if outer.script else None
                     if reply is None and chance.random() < faults:
                         reply = chance.choice(FAULTS)
+                        outer.spoilt += 1
                 try:
                     assert self.path == "/v1/chat/completions"
                     (reply or says(outer.brain(asked)))(self, asked)

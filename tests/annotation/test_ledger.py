@@ -165,6 +165,12 @@ def test_two_kills_and_five_percent_faults(tmp_path: Path, n: int) -> None:
     assert kills[-1].charged < broke.charged <= budget
     assert len(kills[-1].committed) < len(broke.committed) < n
     assert spent.tokens == end.charged >= 18 * sum(answers.values())
+    again = [len(set(asked[: stop.n_asked]) & set(asked[stop.n_asked :])) for stop in kills]
+    print(
+        f"\n{n:,} rows, {server.spoilt:,} faults in {len(asked):,} calls; killed at {len(kills[0].committed):,} and "
+        f"{len(kills[1].committed):,} records, {counts.get('lost', 0)} calls under way lost, {again[0]} and {again[1]} "
+        f"rows asked again; stopped at {broke.charged:,} of {budget:,} tokens; {counts['done']:,} rows done, none twice"
+    )
 
 
 def test_a_budget_is_never_exceeded_and_can_be_raised(server: ChatServer, tmp_path: Path) -> None:
