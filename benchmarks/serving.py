@@ -87,7 +87,7 @@ def under_load(fitted: FittedRun, *, clients: int, seconds: float) -> Result:
             before = at(port), cpu_seconds(process)
             found = load(port, questions, clients, min(seconds, COST_SECONDS))
             after = at(port), cpu_seconds(process)
-            by_the_clock(found, clients, seconds)
+            check(found)
             batch = (after[0]["sum"] - before[0]["sum"]) / (after[0]["count"] - before[0]["count"])
             ours = (after[1] - before[1]) / len(found["seconds"])
             bare, whole = in_process(asker, questions, max(1, round(batch)))
@@ -100,9 +100,9 @@ def under_load(fitted: FittedRun, *, clients: int, seconds: float) -> Result:
 
 
 def by_the_clock(found: dict[str, Any], clients: int, seconds: float) -> str:
-    """What the clients saw, in words. A request that failed ends the benchmark."""
+    """What the clients saw, in words."""
+    check(found)
     taken, errors = np.array(found["seconds"]), found["errors"]
-    must(errors == 0 and len(taken) > 0, f"{errors} requests failed")
     middle, late = (1e3 * float(np.quantile(taken, share)) for share in (0.5, 0.99))
     return (
         f"{clients} clients for {seconds:g} s: {len(taken):,} answers, {errors} errors, {len(taken) / seconds:,.0f}/s, "
@@ -110,19 +110,27 @@ def by_the_clock(found: dict[str, Any], clients: int, seconds: float) -> str:
     )
 
 
+def check(found: dict[str, Any]) -> None:
+    """A request that failed ends the benchmark."""
+    must(found["errors"] == 0 and len(found["seconds"]) > 0, f"{found['errors']} requests failed")
+
+
 @contextmanager
 def one_processor(process: int) -> Iterator[None]:
-    """This process, its children to come and ``process`` with its threads share one processor meanwhile (Linux)."""
+    """This process, its children to come and ``process``, all their threads, share one processor meanwhile (Linux)."""
     usual = os.sched_getaffinity(0)
-    threads = [int(one.name) for one in Path(f"/proc/{process}/task").iterdir()]
     try:
-        for thread in (0, *threads):
-            os.sched_setaffinity(thread, {min(usual)})
+        pin(process, {min(usual)})
         yield
     finally:
-        for thread in (0, *threads):
+        pin(process, usual)
+
+
+def pin(process: int, processors: set[int]) -> None:
+    for owner in ("self", str(process)):
+        for thread in Path(f"/proc/{owner}/task").iterdir():
             with suppress(ProcessLookupError):  # a thread that has ended
-                os.sched_setaffinity(thread, usual)
+                os.sched_setaffinity(int(thread.name), processors)
 
 
 def drawn_questions(asker: Asker) -> list[Question]:

@@ -96,7 +96,7 @@ class Asker:
     def use_index(self, kind: Kind, **settings: Any) -> None:
         """Answer from an index of item vectors from now on; its ``recall`` against exact search is measured here, with
         users of the data. ``exact`` is what the system itself answers, and what is answered once the catalogue has
-        changed, until this is called again or ``stale_index`` was built anew.
+        changed, until this is called again or ``stale_index`` is refreshed.
 
         Raises ``MisuseError`` where the system's scores are no products of two vectors, ``ConfigError`` where the index
         finds too little.
@@ -121,17 +121,19 @@ class Asker:
     @property
     def recall(self) -> Recall | None:
         """How much of what exact search finds is answered; None where nothing is missed."""
-        return self._indexed.recall if self._indexed is not None and self._indexed.fresh else None
+        indexed = self._indexed
+        return indexed.recall if indexed is not None and indexed.fresh else None
 
     @property
     def stale_index(self) -> Indexed | None:
-        """The index that the catalogue has left behind, if there is one. Until one of the present vectors is in use
-        every item is looked at."""
-        return None if self._indexed is None or self._indexed.fresh else self._indexed
+        """The index that the catalogue has left behind, if there is one. Until it is refreshed every item is looked
+        at."""
+        indexed = self._indexed
+        return None if indexed is None or indexed.fresh else indexed
 
     def _recommend(self, requests: Requests, k: int) -> Rankings:
-        searched = self._indexed if self._indexed is not None and self._indexed.fresh else self.system
-        return searched.recommend(requests, k)
+        indexed = self._indexed
+        return (indexed if indexed is not None and indexed.fresh else self.system).recommend(requests, k)
 
     def _know(self, items: pl.DataFrame, grown: Dataset | None = None) -> None:
         """Further items, whose rows follow the last; ``grown`` is the data with them.

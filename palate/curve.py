@@ -48,7 +48,7 @@ class Point:
 @dataclass(frozen=True)
 class Curve:
     """Every point, and what was asked: ``questions`` is the hash or rule of the test part, ``marks`` are words that
-    every figure must carry."""
+    every figure must carry. ``precision`` and ``budget_seconds`` of each fit, None without one."""
 
     metric: str
     data: str
@@ -56,6 +56,8 @@ class Curve:
     questions: str
     points: tuple[Point, ...]
     marks: tuple[str, ...] = ()
+    precision: str = "fp32"
+    budget_seconds: float | None = None
 
     @property
     def headline(self) -> str:
@@ -103,7 +105,10 @@ def data_efficiency(
             marks |= dict.fromkeys(own)
             progress.advance(1, **{metric: points[-1].figure.value})
     progress.finish()
-    return Curve(metric, split.dataset.name, f"{split.rule} {split.hash}", questions, tuple(points), tuple(marks))
+    return Curve(
+        metric, split.dataset.name, f"{split.rule} {split.hash}", questions, tuple(points), tuple(marks), run.precision,
+        run.budget_seconds,
+    )  # fmt: skip
 
 
 def _point(

@@ -78,6 +78,10 @@ def curve(
         wanted = [float(share) for share in shares.split(",")]
     except ValueError:
         raise MisuseError(f"--shares {shares}: write numbers with commas, such as 0.01,0.1,1") from None
+    if budget is not None and budget <= 0:
+        raise MisuseError(f"--budget {budget:g}: a fit takes some minutes, more than 0")
+    seconds = None if budget is None else 60 * budget
+    run = Run(budget_seconds=seconds, device=pick_device(device), precision=precision)
     plans = {}
     for words in systems:
         name, asked = asked_in_words(words)
@@ -89,8 +93,6 @@ def curve(
             split=split, split_settings=parse_settings(split_settings), reading=reading.options(),
         )  # fmt: skip
     made = experiment.make_split(next(iter(plans.values())), read(data, reading))
-    seconds = None if budget is None else 60 * budget
-    run = Run(budget_seconds=seconds, device=pick_device(device), precision=precision)
     found = data_efficiency(plans, made, run, wanted, progress=watcher(quiet=quiet))
     json, plot = json or Path("curve.json"), plot or Path("curve.png")
     found.write(json)

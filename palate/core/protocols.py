@@ -240,7 +240,7 @@ class TwoTower(Protocol):
         """``[B, D]``; a row of NaN for a request that gives nothing to go by."""
 
     def item_vectors(self) -> FloatArray:
-        """``[N, D]``; a row of NaN for an item that is never answered."""
+        """``[N, D]``, an array that nothing changes later; a row of NaN for an item that is never answered."""
 
     def recommend(self, requests: Requests, k: int) -> Rankings:
         """The best ``k`` items of each request, exact."""

@@ -97,7 +97,7 @@ def axes_tables(reports: Sequence[Report], comparisons: Comparisons | None = Non
         table.add_column(report.name, overflow="fold", min_width=15)
         headings = [heading for heading in RULES if heading in report.slices and heading != ORACLE]
         for heading in (f"{shown_as(shown).pretty}, own words", *headings):
-            table.add_column(heading, width=11)
+            table.add_column(heading, max_width=11, overflow="fold")
         for axis in AXES:
             name = f"{axis}/{shown}"
             if name in report.metrics:
@@ -107,10 +107,10 @@ def axes_tables(reports: Sequence[Report], comparisons: Comparisons | None = Non
             if _inner(name) == shown:
                 table.add_row(Text(f"{name.partition('/')[0]}, {ORACLE}", "dim"), _figure(span, "dim"))
         parts += [table, Text("")]
-    rules = reports[0].slice_rules
+    rules = {heading: rule for report in reports for heading, rule in report.slice_rules.items()}
     parts += [Text(f"{heading}: {rules[heading]}.", "dim") for heading in RULES if heading in rules]
     if comparisons:
-        mains = [f"{axis}/{shown}" for axis in AXES if f"{axis}/{shown}" in reports[0].metrics]
+        mains = [f"{axis}/{shown}" for axis in AXES if f"{axis}/{shown}" in comparisons.values]
         parts += [Text(""), *(Text(f"{name.partition('/')[0]}: {comparisons.sentence(name)}") for name in mains)]
     notes = list(dict.fromkeys(note for report in reports for note in report.notes))
     return Group(*parts, Text("pale: 95 % interval", "dim"), *(Text(note, "dim") for note in notes))

@@ -22,7 +22,7 @@ CPU_ROWS = 256
 class _FullSoftmax(torch.autograd.Function):
     """Cross entropy over all items; a chunk of logits lives only while its loss and gradients are taken.
 
-    Under autocast the three products take its type; everything between them, and every sum, stays exact.
+    Under autocast the three products take its type and are rounded to it; what is between them stays exact.
     """
 
     @staticmethod
@@ -74,7 +74,7 @@ def product_kind(x: Tensor) -> torch.dtype:
 
 def chunk_rows(table: Tensor) -> int:
     """Rows of logits against all of ``table`` that one chunk holds."""
-    rows = max(1, LOGIT_BYTES // (4 * len(table)))
+    rows = max(1, LOGIT_BYTES // (4 * max(1, len(table))))
     return min(rows, CPU_ROWS) if table.device.type == "cpu" else rows
 
 

@@ -35,6 +35,8 @@ def full_softmax(users: Tensor, items: Tensor, batch: PairBatch) -> Tensor:
     return (log_partitions(F.embedding(asked, users), items, counts) - own) / len(batch)
 
 
+ROUGH_TEMPERATURE = 0.2
+"""From here on products of InfoNCE may take a lower type."""
 Among = Literal["all", "batch"]
 """Which nodes one is told from: all of them, or each node of the batch once."""
 
@@ -60,7 +62,8 @@ def info_nce(
     """``-cos(a, k_own) / τ + log Σ_j c_j exp(cos(a, k_j) / τ)``, mean over anchors ``[m, D]`` weighted by ``weights``.
 
     ``own`` ``[m]`` is the row of each anchor's key among ``keys`` ``[n, D]``; ``key_counts`` ``[n]`` are the c_j, 1
-    where not given. No anchor, no loss: 0.
+    where not given. No anchor, no loss: 0. Below ``ROUGH_TEMPERATURE`` autocast is not followed: what rounding adds to
+    a logit grows as 1 / τ, and would be all that is left of a loss that is nearly 0.
     """
     if not len(anchors):
         return anchors.sum() * 0
@@ -68,7 +71,10 @@ def info_nce(
     anchors, keys = F.normalize(anchors.float(), dim=-1) / temperature, F.normalize(keys.float(), dim=-1)
     alike = ((anchors * F.embedding(own, keys)).sum(-1) * weights).sum()
     bias = None if key_counts is None else key_counts.log()
-    return (log_partitions(anchors, keys, weights, bias) - alike) / weights.sum()
+    device = anchors.device.type
+    rough = temperature >= ROUGH_TEMPERATURE and torch.is_autocast_enabled(device)
+    with torch.autocast(device, torch.get_autocast_dtype(device), enabled=rough):
+        return (log_partitions(anchors, keys, weights, bias) - alike) / weights.sum()
 
 
 def log_partitions(users: Tensor, items: Tensor, weights: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,7 +86,7 @@ def log_partitions(users: Tensor, items: Tensor, weights: Tensor, bias: Tensor |
 class _LogPartitions(torch.autograd.Function):
     """Each chunk of logits lives only while its value and gradients are taken.
 
-    Under autocast the three products take its type; everything between them, and every sum, stays exact.
+    Under autocast the three products take its type and are rounded to it; what is between them stays exact.
     """
 
     @staticmethod

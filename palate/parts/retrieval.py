@@ -10,7 +10,9 @@ were seen are dropped. Shapes: B requests, N items, D width.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -29,6 +31,10 @@ HOW: dict[Kind, tuple[str, ...]] = {"exact": (), "usearch": ("reach", "effort"),
 """What may be said of each kind."""
 QUERIES = 1000
 """Item vectors that ask where nobody says who will."""
+PIECE = 32
+"""Queries whose vectors are made in one go."""
+At = Callable[[Callable[[], Any]], Any]
+"""Runs a job somewhere and gives its result."""
 
 
 class Index(Protocol):
@@ -156,30 +162,11 @@ def _overlap(wanted: IntArray, found: IntArray) -> float:
     return float(np.isin((wanted + line)[wanted >= 0], (found + line)[found >= 0]).mean())
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Item vectors ``[N, D]`` of one ``version``, and the queries ``[B, D]`` that measure an index over them."""
-
-    version: str
-    vectors: FloatArray
-    queries: FloatArray
-
-
-@dataclass(frozen=True)
-class Built:
-    """An index over the vectors of one ``version``."""
-
-    version: str
-    index: Index
-    recall: Recall
-
-
 class Indexed:
     """A two-tower system answering from an index: ``recommend`` as the system's own, and ``exact`` says whether it is.
 
     ``recall`` is that of the index against exact search. It belongs to the weights it was made from: when the system's
-    item vectors have changed since, questions are refused until ``refresh``, or until what ``build`` makes of a
-    ``snapshot``, which may take place in another thread, is taken with ``use``.
+    item vectors have changed since, questions are refused until ``refresh``.
     """
 
     def __init__(
@@ -205,31 +192,38 @@ class Indexed:
         """Whether the index is one of the system's present vectors."""
         return self.system.vectors_version == self.version
 
-    def refresh(self) -> Recall:
+    def refresh(self, at: At = lambda job: job()) -> Recall:
         """Build the index anew from the system's present vectors. Where that is refused, questions are until it is
-        not."""
-        self.use(self.build(self.snapshot()))
-        return self.recall
+        not.
 
-    def snapshot(self) -> Snapshot:
-        """What an index is built from; nothing that happens to the system later reaches it."""
-        version, vectors = self.system.vectors_version, self.system.item_vectors().copy()
-        asked = vectors if self.queries is None else self.system.user_vectors(self.queries)
-        asked = asked[np.isfinite(asked).all(1)]
-        if self.queries is None and len(asked) > QUERIES:
+        The index is built in the calling thread. Whatever touches the system goes through ``at``, a short piece at a
+        time: it runs a job where the system may be asked. Vectors that changed meanwhile are built from again.
+        """
+        while True:
+            version, vectors = at(lambda: (self.system.vectors_version, self.system.item_vectors()))
+            index, recall = build_index(
+                self.kind, vectors, self._asked(vectors, at), at_least=self.at_least, **self.how
+            )  # fmt: skip
+            if at(partial(self._take, version, index, recall)):
+                return recall
+
+    def _asked(self, vectors: FloatArray, at: At) -> FloatArray:
+        """Vectors ``[B, D]`` that measure recall."""
+        if self.queries is not None:
+            rows = np.arange(len(self.queries))
+            pieces = [self.queries[rows[start : start + PIECE]] for start in range(0, len(rows), PIECE)]
+            asked = np.concatenate([at(partial(self.system.user_vectors, piece)) for piece in pieces])
+            return np.asarray(asked[np.isfinite(asked).all(1)])
+        asked = vectors[np.isfinite(vectors).all(1)]
+        if len(asked) > QUERIES:
             asked = asked[np.random.default_rng(0).choice(len(asked), QUERIES, replace=False)]
-        return Snapshot(version, vectors, asked)
+        return asked
 
-    def build(self, snapshot: Snapshot) -> Built:
-        """Raises ``ConfigError`` where the index finds too little."""
-        index, recall = build_index(
-            self.kind, snapshot.vectors, snapshot.queries, at_least=self.at_least, **self.how
-        )  # fmt: skip
-        return Built(snapshot.version, index, recall)
-
-    def use(self, built: Built) -> None:
-        """Answer from this one from now on."""
-        self.version, self.index, self.recall = built.version, built.index, built.recall
+    def _take(self, version: str, index: Index, recall: Recall) -> bool:
+        """Whether the vectors are still those that the index was built from; then it answers from now on."""
+        if fresh := self.system.vectors_version == version:
+            self.version, self.index, self.recall = version, index, recall
+        return fresh
 
     def recommend(self, requests: Requests, k: int) -> Rankings:
         """The best ``k`` of each request. Those with candidates, or about whom nothing is known, are the system's."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,7 +19,7 @@ from palate.evaluation.reports import read_report
 from palate.parts.retrieval import Kind, Recall
 from palate.questions import MOST_CANDIDATES, Answer, Asked, Later, Question
 from palate.runs import FittedRun
-from palate.serving.batching import Desk
+from palate.serving.batching import BusyError, Desk
 from palate.serving.catalogue import Catalogue
 from palate.serving.covers import Covers
 from palate.serving.ledger import Ledger
@@ -258,16 +257,22 @@ class Served:
         """Build the index of the present vectors, in the calling thread, while the desk answers by looking at every
         item; None where there is nothing to build. Raises ``ConfigError`` where it would find too little: from then on
         every item is looked at for good."""
-        asker, recall = self.asker, None
-        while (indexed := asker.stale_index) is not None:
+        indexed = self._patiently(lambda: self.asker.stale_index)
+        if indexed is None:
+            return None
+        try:
+            return indexed.refresh(self._patiently)
+        except ConfigError:
+            self._patiently(lambda: self.asker.use_index("exact"))
+            raise
+
+    def _patiently(self, job: Callable[[], T]) -> T:
+        """The result of a job at the desk, as soon as it has room for one; for threads that nobody waits for."""
+        while True:
             try:
-                built = indexed.build(self._at_desk(indexed.snapshot))
-            except ConfigError:
-                self._at_desk(lambda: asker.use_index("exact"))
-                raise
-            self._at_desk(partial(indexed.use, built))
-            recall = built.recall
-        return recall
+                return self._at_desk(job)
+            except BusyError as problem:
+                time.sleep(problem.seconds)
 
     def close(self, seconds: float | None = None) -> None:
         """Take nothing more and answer what waits; given ``seconds``, for no longer and only what is at the desk."""

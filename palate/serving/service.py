@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from palate.core.errors import ConfigError, MisuseError, PalateError, UnknownIdError, nearest
+from palate.core.errors import MisuseError, PalateError, UnknownIdError, nearest
 from palate.serving.batching import BusyError, ClosedError, Desk
 from palate.serving.board import Board, Leaderboard
 from palate.serving.fits import FitCard, Fits
+from palate.serving.indexing import Indexing
 from palate.serving.ledger import ConflictError, Event, Ledger, Written
 from palate.serving.logs import Log, make_log
 from palate.serving.metrics import Metrics
@@ -84,7 +84,7 @@ class Service:
         self._watcher: threading.Thread | None = None
         # Rooms of their own, so that a slow look at a catalogue never keeps a change or a quick look waiting.
         self._looks, self._long_looks = Room(LOOKS, LOOKS_WAITING, "look"), Room(1, LONG_LOOKS_WAITING, "long look")
-        self._indexing = Room(1, CHANGES_WAITING, "index")
+        self._indexing = Indexing(self.log)
         self._changes, self._probes = Room(2, CHANGES_WAITING, "change"), Room(1, PROBES_WAITING, "probe")
         self._writing: Desk[tuple[Event, ...], list[Written]] = Desk(
             lambda data, batches: self.ledger.append(str(data), batches),
@@ -228,27 +228,14 @@ class Service:
 
     def _change(self, served: Served, job: Callable[[], None]) -> None:
         """Change a run's catalogue at its desk, and let its index follow."""
-        served.do(job).result()
-        if served.asker.stale_index is not None:
-            with suppress(BusyError, ClosedError):  # whoever waits already builds for this change, too
-                self._indexing.do(lambda: self._index_anew(served))
 
-    def _index_anew(self, served: Served) -> None:
-        try:
-            recall = served.index_anew()
-        except ConfigError as problem:
-            said = f"{problem}; this run is searched exactly from now on"
-            self.log.warning("index given up", run=served.name, said=said)
-        except ClosedError:  # another run took its place
-            pass
-        except BusyError as problem:  # its desk has no room for a snapshot: every item is looked at meanwhile
-            if not self._stop.wait(problem.seconds):
-                self._index_anew(served)
-        except Exception:
-            self.log.exception("bug", run=served.name)
-        else:
-            if recall is not None:
-                self.log.info("index built", run=served.name, said=str(recall))
+        def changed() -> bool:
+            job()
+            return served.asker.stale_index is not None
+
+        (stale,) = served.do(changed).result()
+        if stale:
+            self._indexing.want(served)
 
     def _sharing(self, data: str) -> list[Served]:
         """The runs that were fitted on the same data."""
@@ -320,7 +307,8 @@ class Service:
         self._look.set()
         if self._watcher is not None:
             self._watcher.join(self.limits.slow_seconds)
-        for room in (self._looks, self._long_looks, self._changes, self._indexing, self._probes):
+        self._indexing.close()
+        for room in (self._looks, self._long_looks, self._changes, self._probes):
             room.close()
         for served in self._runs.values():
             served.close(self.limits.seconds)

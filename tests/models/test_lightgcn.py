@@ -19,7 +19,7 @@ from palate.core.training import TrainingConfig
 from palate.data.pairs import PairBatch, Unmet
 from palate.models.graph.lightgcn import LightGCN, LightGCNConfig, Network, paper
 from palate.parts import losses
-from palate.parts.pair_losses import log_partitions
+from palate.parts.pair_losses import info_nce, log_partitions
 from palate.parts.propagation import layer_mean, normalised_adjacency
 from tests.models.collaborative_logs import dense_user_items, log_of, random_log
 from tests.models.factor_logs import everybody, group_recall, grown, scores, two_groups
@@ -151,6 +151,26 @@ def test_log_partitions_under_bf16_autocast_are_close_to_fp32() -> None:
         assert quick.dtype == torch.float32
         assert not torch.equal(quick, exact)
         assert float((quick - exact).norm() / exact.norm()) < 1e-2
+
+
+def test_info_nce_stays_exact_where_rounding_would_be_all_of_it() -> None:
+    """Two views that nearly agree, at a small temperature: the loss is nearly 0, and so is its gradient."""
+    generator = torch.Generator().manual_seed(5)
+    keys = torch.randn((40, 16), generator=generator)
+    anchors = (keys + 0.01 * torch.randn((40, 16), generator=generator)).requires_grad_()
+    found = {}
+    for low in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+            loss = info_nce(anchors, keys, torch.arange(40), 0.05)
+        found[low] = loss.detach(), *torch.autograd.grad(loss, anchors)
+    assert float(found[False][0]) < 1e-3
+    for exact, low_kind in zip(found[False], found[True], strict=True):
+        torch.testing.assert_close(low_kind, exact)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = info_nce(anchors, keys, torch.arange(40), 1.0)
+    plain = info_nce(anchors, keys, torch.arange(40), 1.0)
+    assert rough.item() != plain.item()
+    assert rough.item() == pytest.approx(plain.item(), rel=1e-2)
 
 
 # -- what is learnt ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from threading import Semaphore
@@ -15,6 +17,8 @@ from palate.ask import Asker
 from palate.core.errors import ConfigError, MisuseError
 from palate.questions import Answer, Question
 from palate.runs import FittedRun
+from palate.serving.batching import BusyError
+from palate.serving.indexing import Indexing
 from palate.serving.logs import make_log
 from palate.serving.served import Limits
 from palate.serving.service import Service
@@ -75,19 +79,10 @@ def test_questions_are_answered_while_an_index_is_built(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its catalogue changes twice while the first index is built, which is then one of vectors that are gone."""
-    from palate.parts import retrieval
-
-    lines, begun, go_on = StringIO(), Semaphore(0), Semaphore(0)
-    plain = retrieval.build_index
-
-    def slow(*given: Any, **how: Any) -> Any:
-        begun.release()
-        assert go_on.acquire(timeout=60)
-        return plain(*given, **how)
-
+    lines, slow = StringIO(), Slow(monkeypatch)
     limits = Limits(index="usearch")
     service = Service([runs / "text-cosine"], tmp_path / "s.sqlite", limits=limits, log=make_log(lines))
-    monkeypatch.setattr(retrieval, "build_index", slow)
+    slow.down()
 
     def answer() -> Answer:
         (found,) = service.find(None).recommend([Question(user="r0001")], 60).result(60)
@@ -97,22 +92,111 @@ def test_questions_are_answered_while_an_index_is_built(
     try:
         best = answer().recommended[0].item
         service.retire(None, [best])
-        assert begun.acquire(timeout=60)
+        slow.wait()
         assert answer().exact
         assert best not in [one.item for one in answer().recommended]
         second = answer().recommended[0].item
         service.retire(None, [second])
-        for _ in range(2):
-            go_on.release()
-        assert begun.acquire(timeout=60), "of the vectors after the second change"
-        until = time.monotonic() + 60
-        while answer().exact and time.monotonic() < until:
-            time.sleep(0.01)
+        slow.go_on(2)
+        slow.wait(2)  # of the vectors after the second change
+        wait_until(lambda: not answer().exact)
         found = answer()
-        assert not found.exact
         assert not {best, second} & {one.item for one in found.recommended}
+        wait_until(lambda: lines.getvalue().count("index built") == 2)  # when the run was opened, and now
     finally:
+        slow.go_on(9)
         service.close()
+
+
+def test_a_server_that_ends_waits_for_no_index_and_a_full_desk_costs_none(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, slow = StringIO(), Slow(monkeypatch)
+    limits = Limits(index="usearch")
+    service = Service([runs / "text-cosine"], tmp_path / "s.sqlite", limits=limits, log=make_log(lines))
+    slow.down()
+    try:
+        served = service.find(None)
+        served.asker.retire_items(["b001"])
+        plain, refused = served.do, []
+
+        def full(job: Any) -> Any:
+            if len(refused) < 5:
+                refused.append(job)
+                raise BusyError(0)
+            return plain(job)
+
+        monkeypatch.setattr(served, "do", full)
+        slow.go_on(1)
+        assert served.index_anew() is not None
+        assert (len(refused), slow.begun) == (5, 1), "asked again for room, built once"
+        monkeypatch.setattr(served, "do", plain)
+        service.retire(None, ["b002"])
+        slow.wait(2)
+        service.close()
+        (thread,) = [one for one in threading.enumerate() if one.name == "indexing"]
+        assert thread.daemon, "no process waits for it"
+    finally:
+        slow.go_on(9)
+    wait_until(lambda: not thread.is_alive())
+    assert "bug" not in lines.getvalue()
+
+
+def test_a_run_stands_in_line_once_and_a_fault_is_told(runs: Path, tmp_path: Path) -> None:
+    done, lines, hold = [], StringIO(), Semaphore(0)
+
+    class Run:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def index_anew(self) -> None:
+            done.append(self.name)
+            assert hold.acquire(timeout=60)
+            if self.name == "bad":
+                raise ZeroDivisionError
+
+    first, bad, last = Run("first"), Run("bad"), Run("last")
+    indexing = Indexing(make_log(lines))
+    for one in (first, *[bad, last] * 100, first):
+        indexing.want(one)  # type: ignore[arg-type]
+    for _ in range(4):
+        hold.release()
+    wait_until(lambda: len(done) >= 3)
+    wait_until(lambda: '"event": "bug"' in lines.getvalue())
+    indexing.close()
+    assert sorted(set(done)) == ["bad", "first", "last"]
+    assert len(done) <= 4, "the first may have begun before the last change"
+
+
+class Slow:
+    """``build_index`` that waits until it may go on."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        self._patch, self._may, self._news = patch, Semaphore(0), threading.Condition()
+
+    def down(self) -> None:
+        from palate.parts import retrieval
+
+        plain = retrieval.build_index
+
+        def slow(*given: Any, **how: Any) -> Any:
+            with self._news:
+                self.begun += 1
+                self._news.notify_all()
+            assert self._may.acquire(timeout=60)
+            return plain(*given, **how)
+
+        self._patch.setattr(retrieval, "build_index", slow)
+
+    def go_on(self, times: int) -> None:
+        for _ in range(times):
+            self._may.release()
+
+    def wait(self, times: int = 1) -> None:
+        """Until so many have begun."""
+        with self._news:
+            assert self._news.wait_for(lambda: self.begun >= times, timeout=60)
 
 
 def test_what_holds_no_vectors_and_what_is_no_setting_is_refused(runs: Path, asker: Asker) -> None:
@@ -196,11 +280,11 @@ def test_an_index_that_finds_too_little_can_be_allowed_to_and_one_given_up_is_to
     service = Service(folders, tmp_path / "b.sqlite", limits=limits, log=make_log(lines))
     try:
         service.retire(None, ["b001"])
-        _wait_for(lines, "index built", 2)
+        wait_until(lambda: lines.getvalue().count("index built") == 2)
         assert "index given up" not in lines.getvalue()
         monkeypatch.setattr(retrieval, "_overlap", lambda *_: 0.3)
         service.retire(None, ["b002"])
-        _wait_for(lines, "index given up", 1)
+        wait_until(lambda: "index given up" in lines.getvalue())
         service.retire(None, ["b003"])
         (told,) = [json.loads(line) for line in lines.getvalue().splitlines() if "index given up" in line]
         assert (told["run"], told["level"]) == ("text-cosine", "warning")
@@ -209,8 +293,8 @@ def test_an_index_that_finds_too_little_can_be_allowed_to_and_one_given_up_is_to
         service.close()
 
 
-def _wait_for(lines: StringIO, said: str, times: int) -> None:
+def wait_until(there: Callable[[], bool]) -> None:
     until = time.monotonic() + 60
-    while lines.getvalue().count(said) < times:
-        assert time.monotonic() < until, f"never said {said} {times} times"
+    while not there():
+        assert time.monotonic() < until
         time.sleep(0.01)

@@ -304,6 +304,7 @@ def test_failures_are_said_and_mended_by_asking_again(browser: Any, address: str
     expect(page.get_by_role("status").first).to_contain_text("Loading")
     answer.go_on()
     expect(page.locator(".tile").first).to_be_visible()
+    page.unroute_all(behavior="ignoreErrors")
     context.close()
 
 
