@@ -45,6 +45,13 @@ class Point:
     of_seeds: tuple[float, ...]
 
 
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#555555")
+"""Okabe & Ito's, which people with any colour vision tell apart; markers say the same again."""
+MARKERS = "osD^vP*"
+DODGE = 1.02
+"""Intervals at one share stand so far apart."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """Every point, and what was asked: ``questions`` is the hash or rule of the test part, ``marks`` are words that
@@ -162,31 +169,41 @@ def _figure(tables: Sequence[Any], metric: str, name: str) -> tuple[Interval, tu
 
 
 def draw(curve: Curve, path: Path) -> None:
-    """The curve as a picture: shares on a logarithmic axis, a line a plan, its 95 % interval as a band."""
+    """The curve as a picture: shares on a logarithmic axis, a line a plan and its 95 % interval at each share, side by
+    side. Names stand beside the lines in the order in which these end."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from palate.evaluation.plot import save_figure
+    from palate.evaluation.plot import INK, PALE, SOFT, save_figure
 
-    figure = Figure(figsize=(6.4, 4.0), facecolor="white")
+    figure = Figure(figsize=(8.4, 4.4), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for place, name in enumerate(dict.fromkeys(point.name for point in curve.points)):
+    names = list(dict.fromkeys(point.name for point in curve.points))
+    ends: dict[str, float] = {}
+    lines = []
+    for place, name in enumerate(names):
         own = [point for point in curve.points if point.name == name]
-        shares = [100 * point.share for point in own]
-        (line,) = axes.plot(shares, [point.figure.value for point in own], marker="osD^vP*"[place % 7], label=name)
-        axes.fill_between(
-            shares, [point.figure.low for point in own], [point.figure.high for point in own],
-            color=line.get_color(), alpha=0.12, linewidth=0,
-        )  # fmt: skip
+        values = np.array([point.figure.value for point in own])
+        beyond = [values - [point.figure.low for point in own], [point.figure.high for point in own] - values]
+        aside = DODGE ** (place - (len(names) - 1) / 2)  # on a logarithmic axis
+        lines.append(axes.errorbar(
+            [100 * point.share * aside for point in own], values, beyond, label=name, color=COLOURS[place % 7],
+            marker=MARKERS[place % 7], markersize=5, linewidth=1.6, elinewidth=1.0,
+        ))  # fmt: skip
+        ends[name] = float(values[-1])
     axes.set_xscale("log")
     ticks = sorted({100 * point.share for point in curve.points})
     axes.set_xticks(ticks, [f"{tick:g} %" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("share of the train part")
-    axes.set_ylabel(shown(curve.metric).pretty)
-    axes.set_title(curve.headline, fontsize=10, loc="left")
-    axes.grid(color="#D9D9D9", linewidth=0.8)
-    axes.legend(frameon=False)
-    figure.tight_layout()
+    axes.set_xlabel("share of the train part", color=SOFT)
+    better = "less" if shown(curve.metric).less_is_better else "more"
+    axes.set_ylabel(f"{shown(curve.metric).pretty}, {better} is better", color=SOFT)
+    figure.suptitle("What is reached with how much data?", x=0.01, ha="left", color=INK, fontweight="bold")
+    axes.set_title(f"{curve.headline} · bars: 95 % interval", fontsize=9, loc="left", color=SOFT)
+    axes.grid(color=PALE, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        handles=sorted(lines, key=lambda line: -ends[str(line.get_label())]), loc="outside right center", frameon=False
+    )
     save_figure(figure, path)
