@@ -38,7 +38,7 @@ def test_axes_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     runs = [str(tmp_path / "text-cosine"), str(tmp_path / "again")]
     assert run(["compare", *runs, *ask, "--plot", str(tmp_path / "axes.svg")]) == 0
     drawn = (tmp_path / "axes.svg").read_text()
-    assert all(f"<!-- {title} -->" in drawn for title in ("Recommendation", "Coarse steering", "History consolidation"))
+    assert all(f">{title}</text>" in drawn for title in ("Recommendation", "Coarse steering", "History consolidation"))
     assert run(["compare", *runs, *ask]) == 0
     assert (tmp_path / "compare.png").is_file()
     capsys.readouterr()
