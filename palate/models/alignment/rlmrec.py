@@ -70,8 +70,9 @@ class RLMRecConfig(Config):
     alignment: Alignment = "contrastive"
     strength: float = Field(0.01, ge=0)
     """λ; 0 leaves the graph recommender alone. Small enough that the adapter follows the vectors faster than they
-    follow it: then profiles that say nothing do no harm, while at three times the default they do. The generative form
-    wants more: see ``generative()``."""
+    follow it: then profiles that say nothing do no harm, while at three times the default they do. A stronger penalty
+    of the graph recommender makes its vectors shorter, and the same λ pulls harder. The generative form wants more:
+    see ``generative()``."""
     temperature: float = Field(0.2, gt=0)
     """τ."""
     mask: float = Field(0.1, gt=0, le=1)
