@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from palate.data.thinking import LONGEST, mark_of, steps_of
-from palate.data.wordings import Piece, Wording, hash_of
+from palate.data.wordings import Piece, Style, Wording, hash_of
 
 VERSION = "ranking/1"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -86,7 +86,6 @@ def pieces_before(ask: Ask) -> tuple[Piece, ...]:
     return HISTORY, CANDIDATES, ASKS[ask]
 
 
-Style = Literal["instruction", "conventional"]
 STYLES: dict[Style, Wording] = {
     "instruction": {},
     "conventional": {

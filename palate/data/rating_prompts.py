@@ -11,14 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from palate.core.ragged import IntArray
 from palate.core.ratings import RatingRequests, Stars
 from palate.data.thinking import LONGEST, is_step, mark_of, steps_of
-from palate.data.wordings import Piece, Wording, check, hash_of
+from palate.data.wordings import Piece, Style, Wording, check, hash_of
 
 VERSION = "rating/1"
 
@@ -104,7 +103,6 @@ STRICTER = (
 )
 NEXT_PERSON = "\n\n"
 
-Style = Literal["instruction", "conventional"]
 STYLES: dict[Style, Wording] = {
     "instruction": {},
     "conventional": {

@@ -11,12 +11,15 @@ import hashlib
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from palate.core.errors import ConfigError, nearest
 
 Wording = Mapping[str, str]
 """Piece → sentence."""
 
+Style = Literal["instruction", "conventional"]
+"""How a prompt is put where no wording is given: as an instruction, or as a page that ends where the answer stands."""
 LONGEST = 400
 """Characters of a sentence."""
 

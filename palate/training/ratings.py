@@ -6,6 +6,7 @@ drawn and never taught. Shapes: b questions, U users, N items.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ AT_ONCE = 4096
 """Questions that a network reads in one batch."""
 
 
-class RatingNetwork(nn.Module):
+class RatingNetwork(nn.Module, ABC):
     """What ``RatingSystem`` asks of a network. ``scale`` holds mean, lowest and highest rating; ``known_users``
     ``[U]`` and ``known_items`` ``[N]`` who was taught."""
 
@@ -56,9 +57,9 @@ class RatingNetwork(nn.Module):
         safe = rows.clamp(0, n - 1)
         return torch.where((rows == safe) & known[safe], safe, n)
 
+    @abstractmethod
     def forward(self, batch: RatingBatch) -> Tensor:
         """``[b]`` what is above the mean of all ratings."""
-        raise NotImplementedError
 
 
 def table(n: int, width: int, spread: float = 0.1) -> nn.Embedding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -36,7 +36,7 @@ class Newcomers(Protocol):
     def count(self, item_counts: np.ndarray) -> None: ...
 
 
-class SequenceNetwork(nn.Module):
+class SequenceNetwork(nn.Module, ABC):
     """What ``SequenceSystem`` asks of a network."""
 
     items: nn.Embedding
@@ -52,9 +52,9 @@ class SequenceNetwork(nn.Module):
         """``[N]`` what is added to the items' scores."""
         return None
 
+    @abstractmethod
     def read(self, batch: SequenceBatch) -> Tensor:
         """``[b, D]`` the state after each history, of which none is empty; ``batch`` is on the network's device."""
-        raise NotImplementedError
 
 
 C = TypeVar("C", bound=Config)

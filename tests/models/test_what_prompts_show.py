@@ -55,7 +55,7 @@ def plan_of(name: str, folder: Path) -> Any:
         "annotator.chat.chat.replies": [WORDS], "annotator.chat.chat.again": True,
     }  # fmt: skip
     if system(name).missing:
-        pytest.skip("a package is missing")
+        pytest.skip(f"{name} needs {', '.join(system(name).missing)}")
     return make_plan(name, "world-test", preset="tiny", settings=asking | SYSTEMS[name])
 
 

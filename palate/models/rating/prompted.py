@@ -44,14 +44,13 @@ from palate.data.rating_prompts import (
     VERSION,
     Pieces,
     RatingAnswer,
-    Style,
     pieces_before,
     read_answer,
     texts_for,
     wording_of,
 )
 from palate.data.ratings import drawn_questions, ratings_of
-from palate.data.wordings import Wording
+from palate.data.wordings import Style, Wording
 from palate.parts.prompt_search import SEARCH_VERSION, PromptSearchConfig, deadline, search, sentence
 from palate.parts.prompting import by_length, last_states, places_of, written
 from palate.parts.rating_prompts import PromptTokens, RatingWords, rating_words

@@ -48,14 +48,13 @@ from palate.data.ranking_prompts import (
     LETTERS,
     PIECES,
     STYLES,
-    Style,
     labels_of,
     pieces_before,
     question,
     solved,
     version_of,
 )
-from palate.data.wordings import Wording
+from palate.data.wordings import Style, Wording
 from palate.evaluation.position_bias import PositionBias
 from palate.parts.prompt_search import SEARCH_VERSION, PromptSearchConfig, deadline, search, sentence
 from palate.parts.ranked_answers import Heard, Manner, Question, ask_chat, ask_model, averaged, first_stage, gain
